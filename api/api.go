@@ -1,0 +1,58 @@
+package api
+
+import "github.com/xfeldman/aegisvm/internal/frame"
+
+// Error is the body of every answer that is not 2xx.
+type Error struct {
+	Error string `json:"error"`           // what happened
+	Code  string `json:"code"`            // a fault.Kind, such as "not_found"
+	Hint  string `json:"hint,omitempty"`  // the next command to type
+	Blame string `json:"blame,omitempty"` // whose fault: host, driver, image, guest, program
+	// Exit is the status a shell would give, for programs that could not be
+	// started: 126 not executable, 127 not found.
+	Exit int `json:"exit,omitempty"`
+}
+
+// Status answers GET /v1/status.
+type Status struct {
+	Status       string       `json:"status"`  // always "running"
+	Version      string       `json:"version"` // of the daemon
+	PID          int          `json:"pid"`
+	Backend      string       `json:"backend"`   // the driver, such as "qemu"
+	Accel        string       `json:"accel"`     // "kvm", "hvf", "tcg"
+	Isolation    string       `json:"isolation"` // "hardware", "emulated"
+	VMM          string       `json:"vmm"`       // version of the VMM
+	Capabilities Capabilities `json:"capabilities"`
+	Instances    int          `json:"instances"` // how many run now
+}
+
+// Capabilities says what the driver in use can do.
+type Capabilities struct {
+	Pause bool `json:"pause"`
+	Save  bool `json:"save"`
+	Fork  bool `json:"fork"`
+}
+
+// RunRequest is the body of POST /v1/run. The connection is upgraded to an attach
+// stream ("Upgrade: aegis-attach") once the program runs; until then errors are
+// ordinary answers. When the connection ends, or the program does, the instance is
+// deleted.
+type RunRequest struct {
+	Command  []string          `json:"command"`
+	Env      map[string]string `json:"env,omitempty"`
+	Handle   string            `json:"handle,omitempty"`
+	Workdir  string            `json:"workdir,omitempty"`
+	User     string            `json:"user,omitempty"`
+	ImageRef string            `json:"image_ref,omitempty"`
+	MemoryMB int64             `json:"memory_mb,omitempty"`
+	VCPUs    int               `json:"vcpus,omitempty"`
+	DiskMB   int64             `json:"disk_mb,omitempty"`
+	Stdin    bool              `json:"stdin,omitempty"`
+	TTY      *Winsize          `json:"tty,omitempty"`
+}
+
+// Winsize is the size of a terminal in characters.
+type Winsize = frame.Winsize
+
+// AttachProtocol is the value of the Upgrade header of attach streams.
+const AttachProtocol = "aegis-attach"

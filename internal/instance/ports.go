@@ -1,0 +1,67 @@
+package instance
+
+import (
+	"context"
+	"time"
+
+	"github.com/xfeldman/aegisvm/internal/frame"
+	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/internal/vmm"
+)
+
+// Ground prepares what a machine stands on, and clears it away again. Package
+// machine implements it.
+type Ground interface {
+	// Prepare makes the instance's folder with its disks and returns the recipe of
+	// its machine, and the command line's magic. After an error nothing is left.
+	Prepare(ctx context.Context, id ID, spec Spec) (vmm.Spec, guestproto.Magic, error)
+
+	// Clear removes everything of the instance from the disk. It is idempotent.
+	Clear(id ID) error
+
+	// Leftovers lists the instances that have a folder.
+	Leftovers() ([]ID, error)
+}
+
+// Linker opens links. Package guestlink implements it.
+type Linker interface {
+	// Link makes the first handshake with the guest of m. It returns when the guest
+	// is ready for work; a guest that tells why it cannot be is a *fault.Error.
+	Link(ctx context.Context, m vmm.Machine, magic guestproto.Magic, hello guestproto.Hello) (Guest, error)
+}
+
+// Guest is the link to PID 1 of one running VM. Its methods may be called
+// together. They return ctx's cause when ctx ends first, which is what happens in a
+// guest that is paused.
+type Guest interface {
+	Spawn(ctx context.Context, req guestproto.Spawn) error
+
+	// Attach streams the process's output from offset, and its input. One Attachment
+	// for each process at a time; it stays valid over reconnects of the link.
+	Attach(ctx context.Context, exec guestproto.ExecID, offset uint64) (Attachment, error)
+
+	Kill(ctx context.Context, exec guestproto.ExecID, signal int) error
+
+	// PowerOff asks for an orderly end; the machine's Wait tells when it came.
+	PowerOff(ctx context.Context, grace time.Duration) error
+
+	// Close ends the link. Attachments end with an error; the guest is not told.
+	Close() error
+}
+
+// Attachment is a live, binary-clean connection to one process in a guest.
+//
+// Recv and Send may be used by one goroutine each, Close by any. Not reading
+// stops the process when its buffer is full; nothing is dropped.
+type Attachment interface {
+	// Recv returns the next Stdout, Stderr or Exit frame; io.EOF after Exit. The
+	// payload is valid until the next call.
+	Recv() (frame.Frame, error)
+
+	// Send takes Stdin, EOF, Resize and Signal frames. It blocks while the process
+	// does not read.
+	Send(f frame.Frame) error
+
+	// Close detaches. The process goes on.
+	Close() error
+}

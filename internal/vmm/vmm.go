@@ -1,0 +1,187 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"github.com/xfeldman/aegisvm/internal/size"
+)
+
+// ErrEnded is wrapped by every call on a machine that no longer runs.
+var ErrEnded = errors.New("the machine has ended")
+
+// Driver runs machines on one virtual machine monitor.
+type Driver interface {
+	// Info says what the driver is and can do. It does no I/O.
+	Info() Info
+
+	// Start runs a machine from src. It returns when the VMM runs and executes the
+	// guest; the guest's own readiness is for the caller to find out over DialGuest.
+	// A driver that cannot start from a *Saved returns an error that wraps
+	// errors.ErrUnsupported.
+	Start(ctx context.Context, spec Spec, src Source) (Machine, error)
+
+	// Adopt takes over the machine that an earlier process started with Spec.Dir
+	// dir. It fails with an error that wraps ErrEnded when that machine no longer
+	// runs; nothing of it is left then. At most one process may have adopted a
+	// machine; a second Adopt fails rather than hangs.
+	Adopt(ctx context.Context, dir string) (Machine, error)
+}
+
+// Info describes a driver on this host.
+type Info struct {
+	Name      string // "qemu", "cloud-hypervisor", "libkrun", "fake"
+	Version   string // of the VMM, such as "7.2.22"
+	Accel     string // "kvm", "hvf", "tcg", "none"
+	Isolation Isolation
+	Abilities Abilities
+	Why       string // one line: why this accelerator, for doctor
+}
+
+// Isolation grades the boundary between a guest and the host.
+type Isolation string
+
+// The grades, told to users as they are.
+const (
+	Hardware Isolation = "hardware" // hardware virtualization
+	Emulated Isolation = "emulated" // the boundary is the sandboxed, unprivileged VMM process
+	None     Isolation = "none"     // the in-memory driver of tests
+)
+
+// Abilities says which optional interfaces a driver's machines implement.
+type Abilities struct {
+	Pause bool
+	Save  bool
+	Fork  bool // DiskForker
+}
+
+// Spec is the recipe of a machine: everything a start needs but its Source.
+type Spec struct {
+	ID      string // for process names and logs; unique on this host
+	Dir     string // absolute path of a folder that exists and is this machine's alone
+	Memory  size.Bytes
+	VCPUs   int
+	Kernel  string // path of an uncompressed kernel image (ELF vmlinux, or Image on arm64)
+	Initrd  string // path of an uncompressed cpio
+	Cmdline string // arguments added to the driver's own kernel command line
+	Disks   []Disk // the guest finds each by its Name
+	Network bool   // whether the machine has a network card
+}
+
+// Disk is a block device of a machine.
+type Disk struct {
+	Name     string // the serial number the guest sees: "base", "disk"
+	Path     string
+	Format   DiskFormat
+	ReadOnly bool // shared between machines, opened without locks
+}
+
+// DiskFormat is the format of a disk's file.
+type DiskFormat string
+
+// The formats.
+const (
+	Raw   DiskFormat = "raw"
+	QCOW2 DiskFormat = "qcow2"
+)
+
+// Source is what a machine starts from: Boot or *Saved.
+type Source interface{ source() }
+
+// Boot starts the kernel.
+type Boot struct{}
+
+func (Boot) source() {}
+
+// Saved is the memory and device state of a machine, as Saver.Save left it. The
+// disks belong to it but are kept by the caller, who captured them at the same
+// pause.
+type Saved struct {
+	Driver   string // Info.Name of the driver that wrote it
+	Identity string // VMM, machine type, CPU model and device shape: must match to start from it
+	State    string // path of the device state
+	Memory   string // path of the memory, or "" if it is within State
+	Shared   bool   // start copy-on-write from Memory, which stays as it is
+}
+
+func (*Saved) source() {}
+
+// Machine is one running VM.
+type Machine interface {
+	// Wait blocks until the VM has ended and returns how. Everything of it but its
+	// logs is gone then. It returns ctx's cause when ctx ends first.
+	Wait(ctx context.Context) (Exit, error)
+
+	// Pause stops the vCPUs; memory stays. Pausing a paused machine does nothing.
+	Pause(ctx context.Context) error
+
+	// Resume lets the vCPUs run. Resuming a running machine does nothing.
+	Resume(ctx context.Context) error
+
+	// Kill ends the VM at once and returns when nothing of it is left but its logs.
+	// It is not an error if the VM has ended by itself.
+	Kill(ctx context.Context) error
+
+	// DialGuest connects to the byte pipe whose other end is the guest's PID 1. One
+	// connection at a time: a second waits for the first to close, or for ctx. Bytes
+	// may be lost or repeated around a reconnect; package guestlink copes.
+	DialGuest(ctx context.Context) (net.Conn, error)
+
+	// AttachNetwork connects to the machine's network card: Ethernet frames, each
+	// after its length as u32 big-endian. One connection at a time, like DialGuest.
+	AttachNetwork(ctx context.Context) (net.Conn, error)
+
+	// Usage tells what the VM costs the host now.
+	Usage() (Usage, error)
+}
+
+// Usage is what a machine costs the host.
+type Usage struct {
+	Memory size.Bytes // resident, its share of what it shares with others
+	PID    int        // of the VMM process, 0 if it has none
+}
+
+// Saver is a Machine whose memory can be saved. The machine must be paused.
+type Saver interface {
+	// Save writes the machine's state into dest.Dir, which exists. The machine stays
+	// paused. After an error dest.Dir may hold anything.
+	Save(ctx context.Context, dest Dest) (Saved, error)
+}
+
+// Dest says where a save goes.
+type Dest struct {
+	Dir string // folder for the state, and for the memory where it is written too
+}
+
+// DiskForker is a Machine whose disks can be forked at a pause.
+type DiskForker interface {
+	// ForkDisk makes the file behind the disk name read-only for good and continues
+	// on an overlay at path overlay. No data is copied.
+	ForkDisk(ctx context.Context, name, overlay string) error
+}
+
+// Exit tells how a VM ended.
+type Exit struct {
+	Reason ExitReason
+	Detail string // for people: a signal, the VMM's last words, the kernel's panic line
+}
+
+// ExitReason classifies the end of a VM.
+type ExitReason string
+
+// The reasons.
+const (
+	PoweredOff ExitReason = "powered_off" // the guest turned itself off in good order
+	Panicked   ExitReason = "panicked"    // the guest's kernel or PID 1 died
+	Killed     ExitReason = "killed"      // Machine.Kill
+	Died       ExitReason = "died"        // the VMM process ended on its own or was killed from outside
+)
+
+// String returns the reason and its detail.
+func (e Exit) String() string {
+	if e.Detail == "" {
+		return string(e.Reason)
+	}
+	return string(e.Reason) + ": " + e.Detail
+}
