@@ -1,0 +1,126 @@
+package archtest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// module is the path all arrows are drawn within.
+const module = "github.com/xfeldman/aegisvm/"
+
+// leaves may be imported by everything; they import only each other.
+var leaves = []string{
+	"api", "internal/buildinfo", "internal/fault", "internal/frame", "internal/logattr",
+	"internal/paths", "internal/size",
+}
+
+// contracts are what core and adapters agree on; they import leaves.
+var contracts = []string{"internal/guestproto", "internal/instance", "internal/vmm"}
+
+// arrows says what else a package may import, next to leaves. A package that is
+// not here may not exist: whoever adds one decides where it stands.
+var arrows = map[string][]string{
+	// Contracts, then the core.
+	"internal/guestproto": {},
+	"internal/vmm":        {},
+	"internal/instance":   {"internal/guestproto", "internal/vmm"},
+
+	// Adapters: each implements what the core declares, and knows no other.
+	"internal/guestlink":   contracts,
+	"internal/kernel":      {"internal/guestproto"},
+	"internal/machine":     append([]string{"internal/kernel", "internal/rootfs"}, contracts...),
+	"internal/rootfs":      {},
+	"internal/vmm/qemu":    {"internal/vmm", "internal/guestproto"},
+	"internal/vmm/fake":    {"internal/vmm"},
+	"internal/vmm/vmmtest": {"internal/vmm"},
+
+	// The guest: PID 1 and what it is made of. It knows no host code.
+	"internal/guest": {"internal/guestproto"},
+
+	// Edges.
+	"client":           {},
+	"internal/config":  {},
+	"internal/httpapi": {"internal/instance"},
+	"internal/setup":   {"internal/kernel", "internal/rootfs"},
+	"internal/doctor":  {"internal/kernel", "internal/rootfs", "internal/setup"},
+	"internal/cli":     {"client", "internal/config", "internal/doctor", "internal/setup"},
+
+	"internal/archtest": {},
+}
+
+// free may import anything: it wires the rest together.
+var free = []string{"cmd/", "internal/daemon", "test/"}
+
+// never are dependencies that must not be reached, even indirectly.
+var never = []struct{ pkg, dep, why string }{
+	{"cmd/aegis-harness", "net/http", "PID 1 stays small"},
+	{"cmd/aegis-harness", module + "internal/instance", "the guest knows no host code"},
+	{"internal/cli", module + "internal/instance", "the CLI speaks to the daemon"},
+	{"internal/cli", module + "internal/vmm/qemu", "the CLI speaks to the daemon"},
+	{"internal/instance", "net/http", "the core knows no edge"},
+	{"internal/instance", "os/exec", "the core decides; adapters do"},
+	{"client", module + "internal/instance", "the client is public"},
+}
+
+// Package is what `go list -json` tells of one package.
+type Package struct {
+	ImportPath string
+	Doc        string
+	Imports    []string
+	Deps       []string
+}
+
+// violations returns one line for every arrow that is not allowed.
+func violations(pkgs []Package) []string {
+	var out []string
+	for _, p := range pkgs {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		for _, imp := range p.Imports {
+			if to, ours := strings.CutPrefix(imp, module); ours && !allowed(name, to) {
+				out = append(out, fmt.Sprintf("%s must not import %s", name, to))
+			}
+		}
+		for _, n := range never {
+			if n.pkg == name && slices.Contains(p.Deps, n.dep) {
+				out = append(out, fmt.Sprintf("%s must not depend on %s: %s", name, n.dep, n.why))
+			}
+		}
+		if _, known := arrows[family(name)]; !known && !isFree(name) && !slices.Contains(leaves, name) {
+			out = append(out, fmt.Sprintf("%s has no place in the picture: add it to arrows", name))
+		}
+	}
+	return out
+}
+
+// allowed reports whether from may import to. Packages of one family (internal/guest
+// and the folders below it) may import each other.
+func allowed(from, to string) bool {
+	switch {
+	case slices.Contains(leaves, to), isFree(from):
+		return true
+	case slices.Contains(leaves, from):
+		return false
+	}
+	return family(from) == family(to) || slices.Contains(arrows[family(from)], family(to))
+}
+
+func isFree(name string) bool {
+	return slices.ContainsFunc(free, func(f string) bool { return strings.HasPrefix(name, f) })
+}
+
+// family returns the entry of arrows that a package falls under: its own, or that
+// of the nearest folder above it.
+func family(name string) string {
+	for n := name; n != ""; {
+		if _, ok := arrows[n]; ok {
+			return n
+		}
+		i := strings.LastIndexByte(n, '/')
+		if i < 0 {
+			break
+		}
+		n = n[:i]
+	}
+	return name
+}
