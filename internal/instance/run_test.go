@@ -186,6 +186,27 @@ func TestInterleavings(t *testing.T) {
 	}
 }
 
+// TestRecover starts a daemon over what a killed one left: a machine that runs, and
+// a folder without one.
+func TestRecover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		dead := NewSet(w.world())
+		if _, err := dead.Run(t.Context(), Spec{Command: []string{"sleep"}}); err != nil {
+			t.Fatal(err)
+		}
+		w.ground["inst-of-a-killed-boot"] = true
+		s := NewSet(w.world())
+		if err := s.Recover(t.Context()); err != nil {
+			t.Error(err)
+		}
+		checkNothingLeft(t, w, s)
+		if err := dead.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestSpecComplete(t *testing.T) {
 	for name, s := range map[string]Spec{
 		"no command":   {},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/logattr"
+	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
 // Set holds all instances of a daemon. Its methods may be called together.
@@ -36,9 +37,24 @@ func (s *Set) Recover(ctx context.Context) error {
 	var errs []error
 	for _, id := range ids {
 		s.world.Log.InfoContext(ctx, "clear away", logattr.Instance(id))
-		errs = append(errs, s.world.Ground.Clear(id))
+		errs = append(errs, s.clearAway(ctx, id))
 	}
 	return errors.Join(errs...)
+}
+
+// clearAway ends the machine of an instance that nobody owns, if it still runs, and
+// removes its files.
+func (s *Set) clearAway(ctx context.Context, id ID) error {
+	ctx, cancel := context.WithTimeout(ctx, s.world.Limits.Kill)
+	defer cancel()
+	m, err := s.world.Driver.Adopt(ctx, s.world.Ground.Dir(id))
+	if err == nil {
+		err = m.Kill(ctx)
+	}
+	if err != nil && !errors.Is(err, vmm.ErrEnded) {
+		return fmt.Errorf("end what is left of %s: %w", id, err)
+	}
+	return s.world.Ground.Clear(id)
 }
 
 // Len returns how many instances there are.

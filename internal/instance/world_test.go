@@ -66,22 +66,35 @@ func (w *stubWorld) Clear(id ID) error {
 	return nil
 }
 
-func (w *stubWorld) Leftovers() ([]ID, error) { return nil, nil }
+func (w *stubWorld) Dir(id ID) string { return string(id) }
+
+func (w *stubWorld) Leftovers() ([]ID, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return keys(w.ground), nil
+}
 
 func (w *stubWorld) Info() vmm.Info { return vmm.Info{Name: "stub"} }
 
-func (w *stubWorld) Adopt(context.Context, string) (vmm.Machine, error) {
-	return nil, errors.ErrUnsupported
+func (w *stubWorld) Adopt(_ context.Context, dir string) (vmm.Machine, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for m := range w.machines {
+		if m.dir == dir {
+			return m, nil
+		}
+	}
+	return nil, vmm.ErrEnded
 }
 
-func (w *stubWorld) Start(ctx context.Context, _ vmm.Spec, _ vmm.Source) (vmm.Machine, error) {
+func (w *stubWorld) Start(ctx context.Context, spec vmm.Spec, _ vmm.Source) (vmm.Machine, error) {
 	if err := nap(ctx, w.start); err != nil {
 		return nil, err
 	}
 	if w.startErr != nil {
 		return nil, w.startErr
 	}
-	m := &stubMachine{w: w, over: make(chan struct{})}
+	m := &stubMachine{w: w, dir: spec.ID, over: make(chan struct{})}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.machines[m] = true
@@ -101,6 +114,7 @@ func (w *stubWorld) Link(ctx context.Context, m vmm.Machine, _ guestproto.Magic,
 
 type stubMachine struct {
 	w    *stubWorld
+	dir  string
 	once sync.Once
 	over chan struct{}
 	exit vmm.Exit

@@ -1,0 +1,257 @@
+//go:build integration
+
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// host is one user of AegisVM: a home, and the programs.
+type host struct {
+	t    *testing.T
+	home string
+	bin  string
+	env  []string
+}
+
+// newHost makes a home from the one that set-up has filled, and starts its daemon.
+// When the test ends the daemon is stopped, and nothing may be left of it.
+func newHost(t *testing.T, env ...string) *host {
+	t.Helper()
+	h := newHome(t, env...)
+	if out, err := h.aegis("up").CombinedOutput(); err != nil {
+		t.Fatalf("aegis up: %v\n%s%s", err, out, h.log())
+	}
+	return h
+}
+
+// newHome makes a home without starting a daemon.
+func newHome(t *testing.T, env ...string) *host {
+	t.Helper()
+	ready, bin := os.Getenv("AEGIS_TEST_HOME"), os.Getenv("AEGIS_TEST_BIN")
+	if ready == "" || bin == "" {
+		msg := "AEGIS_TEST_HOME and AEGIS_TEST_BIN are not set: run this with make integration"
+		if os.Getenv("AEGIS_REQUIRE_VM") == "1" {
+			t.Fatal(msg)
+		}
+		t.Skip(msg)
+	}
+	h := &host{t: t, home: filepath.Join(t.TempDir(), "home"), bin: bin, env: env}
+	h.link(ready, "kernel")
+	h.link(ready, "data/images")
+	t.Cleanup(h.close)
+	return h
+}
+
+// link fills dir of the home with hard links to the files of the ready one.
+func (h *host) link(ready, dir string) {
+	h.t.Helper()
+	from := filepath.Join(ready, dir)
+	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(ready, path)
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(h.home, rel)
+		switch {
+		case d.IsDir():
+			return os.MkdirAll(to, 0o700)
+		case d.Type()&fs.ModeSymlink != 0:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(target, to)
+		}
+		if err := os.Link(path, to); err == nil {
+			return nil
+		}
+		data, err := os.ReadFile(path) // another file system
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(to, data, 0o600)
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *host) close() {
+	if out, err := h.aegis("down").CombinedOutput(); err != nil {
+		h.t.Errorf("aegis down: %v\n%s", err, out)
+	}
+	if left := h.processes(); len(left) > 0 {
+		h.t.Errorf("processes left after down: %v", left)
+	}
+	if left := h.instances(); len(left) > 0 {
+		h.t.Errorf("instance folders left after down: %v", left)
+	}
+	if h.t.Failed() {
+		h.t.Logf("aegisd.log:\n%s", h.log())
+	}
+}
+
+// aegis returns a command of the CLI in this home.
+func (h *host) aegis(args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(h.t.Context(), filepath.Join(h.bin, "aegis"), args...)
+	cmd.Env = append(os.Environ(), "AEGIS_HOME="+h.home, "NO_COLOR=1")
+	cmd.Env = append(cmd.Env, h.env...)
+	return cmd
+}
+
+// result is what a command left behind.
+type result struct {
+	status         int
+	stdout, stderr string
+	took           time.Duration
+}
+
+// try runs a command of the CLI to its end.
+func (h *host) try(args ...string) result {
+	h.t.Helper()
+	return finish(h.t, h.aegis(args...))
+}
+
+func finish(t *testing.T, cmd *exec.Cmd) result {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	begin := time.Now()
+	err := cmd.Run()
+	exit := &exec.ExitError{}
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%v: %v", cmd.Args, err)
+	}
+	return result{cmd.ProcessState.ExitCode(), out.String(), errs.String(), time.Since(begin)}
+}
+
+// run runs a command in a VM and fails the test unless it ends with status 0.
+func (h *host) run(args ...string) string {
+	h.t.Helper()
+	r := h.try(append([]string{"run", "--"}, args...)...)
+	if r.status != 0 {
+		h.t.Fatalf("aegis run -- %q: status %d\n%s%s", args, r.status, r.stdout, r.stderr)
+	}
+	return r.stdout
+}
+
+// daemon returns the process id of the home's daemon.
+func (h *host) daemon() int {
+	h.t.Helper()
+	b, err := os.ReadFile(filepath.Join(h.home, "data", "aegisd.pid"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return pid
+}
+
+// processes lists the processes that belong to the home: those that name it in
+// their arguments or environment, or that work inside it.
+func (h *host) processes() []string {
+	procs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var found []string
+	for _, p := range procs {
+		if filepath.Base(p) == strconv.Itoa(os.Getpid()) {
+			continue
+		}
+		cwd, _ := os.Readlink(filepath.Join(p, "cwd")) // gone, or a kernel thread
+		env, _ := os.ReadFile(filepath.Join(p, "environ"))
+		args, _ := os.ReadFile(filepath.Join(p, "cmdline"))
+		if strings.HasPrefix(cwd, h.home) || bytes.Contains(env, []byte(h.home)) || bytes.Contains(args, []byte(h.home)) {
+			found = append(found, filepath.Base(p)+" "+string(bytes.ReplaceAll(args, []byte{0}, []byte{' '})))
+		}
+	}
+	return found
+}
+
+// instances lists the folders of instances.
+func (h *host) instances() []string {
+	entries, err := os.ReadDir(filepath.Join(h.home, "data", "instances"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		h.t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// footprint is what a home costs its host; two of them are compared for leaks.
+type footprint struct {
+	processes int // the daemon and its VMs
+	files     int // open in the daemon
+	instances int // folders
+	shm       int // files in /dev/shm
+}
+
+func (h *host) footprint() footprint {
+	h.t.Helper()
+	fds, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(h.daemon()), "fd"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	shm, err := os.ReadDir("/dev/shm")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return footprint{len(h.processes()), len(fds), len(h.instances()), len(shm)}
+}
+
+// daemonMemory returns the daemon's resident memory in bytes.
+func (h *host) daemonMemory() int64 {
+	h.t.Helper()
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(h.daemon()), "status"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
+			kb, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			return kb << 10
+		}
+	}
+	h.t.Fatal("no VmRSS in the daemon's status")
+	return 0
+}
+
+func (h *host) log() string {
+	b, err := os.ReadFile(filepath.Join(h.home, "data", "aegisd.log"))
+	if err != nil {
+		return err.Error()
+	}
+	lines := slices.Collect(strings.Lines(string(b)))
+	return strings.Join(lines[max(0, len(lines)-60):], "")
+}
+
+// stress picks the short form of a heavy test, or its full form under `make stress`.
+func stress[T any](short, full T) T {
+	if os.Getenv("AEGIS_STRESS") == "1" {
+		return full
+	}
+	return short
+}
