@@ -7,7 +7,8 @@
 // loses and replays bytes whenever either end reconnects, so a session layer
 // stands on it: the host repeats Magic+Nonce every HelloInterval until the guest
 // echoes it, and discards everything before the echo; the guest scans all input
-// for the magic, and a new nonce ends the session before it. See Opening.
+// for the magic, and a new nonce ends the session before it. See Opening and
+// Scanner.
 //
 // On a session runs yamux, the host as its client. Each yamux stream starts with
 // one StreamHeader and one StreamReply, both as Messages. What follows depends on
@@ -21,7 +22,9 @@
 //   - attach: frames of package frame. The guest sends the process's output log
 //     from the offset asked for, the Exit frame last. The host sends Stdin, EOF,
 //     Resize, Signal, and Ack with the offset up to which it has kept the log. The
-//     guest sends Ack with the number of stdin bytes it has taken.
+//     guest sends Ack with the number of stdin bytes that the process's pipe has
+//     taken. At most StdinWindow bytes may be on their way, so that input which a
+//     process does not read never holds up the frames behind it.
 //   - dial: raw bytes of a connection to an address inside the guest.
 //
 // # Output logs

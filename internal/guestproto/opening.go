@@ -1,7 +1,6 @@
 package guestproto
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -68,43 +67,3 @@ func (m *Magic) UnmarshalText(text []byte) error {
 
 // Opening returns the bytes that open a session: the magic, then the nonce.
 func Opening(m Magic, n Nonce) []byte { return append(m[:], n[:]...) }
-
-// Scanner finds openings in a byte stream, also across reads. The zero value with
-// a Magic is ready.
-type Scanner struct {
-	Magic Magic
-	held  []byte // a suffix of the input that may be the start of an opening
-}
-
-// Scan consumes p. It returns the bytes that belong to the stream before the
-// first opening found, the nonce of that opening (nil if none), and the rest of
-// the input, which the caller scans next. Both slices are valid until the next
-// call. Bytes that may begin an opening are held back until the next call.
-func (s *Scanner) Scan(p []byte) (before []byte, nonce *Nonce, rest []byte) {
-	buf := p
-	if len(s.held) > 0 {
-		buf = append(bytes.Clone(s.held), p...)
-	}
-	s.held = nil
-	i := bytes.Index(buf, s.Magic[:])
-	switch {
-	case i >= 0 && len(buf) >= i+OpeningSize:
-		n := Nonce(buf[i+len(s.Magic) : i+OpeningSize])
-		return buf[:i], &n, buf[i+OpeningSize:]
-	case i < 0:
-		i = len(buf) - partial(buf, s.Magic[:])
-	}
-	s.held = bytes.Clone(buf[i:])
-	return buf[:i], nil, nil
-}
-
-// partial returns the length of the longest suffix of b that is a proper prefix
-// of magic.
-func partial(b, magic []byte) int {
-	for n := min(len(magic)-1, len(b)); n > 0; n-- {
-		if bytes.HasSuffix(b, magic[:n]) {
-			return n
-		}
-	}
-	return 0
-}

@@ -50,10 +50,13 @@ type StreamReply struct {
 type Hello struct {
 	MinVersion int       `json:"min_version"`
 	Version    int       `json:"version"`
-	Rekey      *Magic    `json:"rekey,omitempty"` // the magic of all later openings
+	Rekey      *Magic    `json:"rekey,omitempty"` // the magic of all later openings; see Scanner.Next
 	Owned      []Owned   `json:"owned"`           // processes the host still wants; all others are killed
 	Identity   *Identity `json:"identity,omitempty"`
 	Thaw       *Thaw     `json:"thaw,omitempty"` // done last, after the identity is set
+	// LonelyOffMS makes the guest power itself off when it has had no session for
+	// that long; 0 is never. It is for instances that nobody will come back to.
+	LonelyOffMS int64 `json:"lonely_off_ms,omitempty"`
 }
 
 // Owned is a process the host still owns, and how far it has its output.
@@ -151,3 +154,7 @@ type OOM struct {
 	Exec ExecID `json:"exec,omitempty"` // the exec it belonged to
 	Name string `json:"name"`           // of the process
 }
+
+// StdinWindow bounds the stdin bytes of a process that the host has sent and the
+// guest has not acknowledged.
+const StdinWindow = 256 << 10
