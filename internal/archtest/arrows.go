@@ -12,7 +12,7 @@ const module = "github.com/xfeldman/aegisvm/"
 // leaves may be imported by everything; they import only each other.
 var leaves = []string{
 	"api", "internal/buildinfo", "internal/fault", "internal/frame", "internal/logattr",
-	"internal/paths", "internal/size",
+	"internal/paths", "internal/size", "internal/atomicfile",
 }
 
 // contracts are what core and adapters agree on; they import leaves.
@@ -27,8 +27,9 @@ var arrows = map[string][]string{
 	"internal/instance":   {"internal/guestproto", "internal/vmm"},
 
 	// Adapters: each implements what the core declares, and knows no other.
+	"internal/apt":         {},
 	"internal/guestlink":   contracts,
-	"internal/kernel":      {"internal/guestproto"},
+	"internal/kernel":      {"internal/guestproto", "internal/apt"},
 	"internal/machine":     append([]string{"internal/kernel", "internal/rootfs"}, contracts...),
 	"internal/rootfs":      {},
 	"internal/vmm/qemu":    {"internal/vmm", "internal/guestproto"},
@@ -42,7 +43,7 @@ var arrows = map[string][]string{
 	"client":           {},
 	"internal/config":  {},
 	"internal/httpapi": {"internal/instance"},
-	"internal/setup":   {"internal/kernel", "internal/rootfs"},
+	"internal/setup":   {"internal/apt", "internal/kernel", "internal/rootfs"},
 	"internal/doctor":  {"internal/kernel", "internal/rootfs", "internal/setup"},
 	"internal/cli":     {"client", "internal/config", "internal/doctor", "internal/setup"},
 

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package kernel
+
+import "errors"
+
+func hostRelease() (string, error) { return "", errors.New("this host does not run Linux") }
