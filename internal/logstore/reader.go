@@ -1,0 +1,233 @@
+package logstore
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"time"
+)
+
+// Query says which lines to read.
+type Query struct {
+	Since  time.Time         // lines of that time and later; zero is all
+	Tail   int               // only the last lines; negative is all
+	Follow bool              // go on with what comes, until ctx ends or the log is closed
+	Want   func(Record) bool // which records count; nil is all
+}
+
+// Line is one line of output, without its end.
+type Line struct {
+	Time   time.Time // when its first byte came
+	Stream Stream
+	Source Source
+	ExecID string
+	Text   []byte
+	// Open says that the line has no end yet: what is left of a process that ended
+	// without one, or the prompt of one that waits.
+	Open bool
+	// Gap says that rotation dropped records before this line; it has no text.
+	Gap bool
+}
+
+// maxLine bounds the memory that one unfinished line may take; a longer one is
+// returned in parts, all but the last Open.
+const maxLine = 16 << 20
+
+// Lines returns the lines of the log that q asks for, oldest first.
+func (l *Log) Lines(ctx context.Context, q Query) iter.Seq2[Line, error] {
+	return func(yield func(Line, error) bool) {
+		a := assembler{yield: yield, since: q.Since, skip: 0}
+		if q.Tail >= 0 {
+			n, err := l.count(ctx, q)
+			if err != nil {
+				yield(Line{}, err)
+				return
+			}
+			a.skip = max(0, n-q.Tail)
+		}
+		err := l.records(ctx, q, a.add)
+		if a.stopped {
+			return
+		}
+		if err != nil {
+			yield(Line{}, err)
+			return
+		}
+		a.flush()
+	}
+}
+
+// count returns how many lines q would give now.
+func (l *Log) count(ctx context.Context, q Query) (int, error) {
+	n := 0
+	a := assembler{since: q.Since, yield: func(Line, error) bool { n++; return true }}
+	q.Follow = false
+	if err := l.records(ctx, q, a.add); err != nil {
+		return 0, err
+	}
+	a.flush()
+	return n, nil
+}
+
+// errStop ends reading early, on the reader's wish.
+var errStop = errors.New("stop")
+
+// records calls add for each record that q wants; for a gap it calls it with a
+// zero Source.
+func (l *Log) records(ctx context.Context, q Query, add func(Record) error) error {
+	seq, _, _, _, _ := l.state()
+	for at := int64(0); ; {
+		first, last, size, grown, open := l.state()
+		if seq < first {
+			if err := add(Record{}); err != nil {
+				return ignoreStop(err)
+			}
+			seq, at = first, 0
+		}
+		end := size // of this segment, as far as it is written
+		if seq < last {
+			end = -1
+		}
+		next, err := l.read(seq, at, end, q, add)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // rotated away meanwhile
+		case err != nil:
+			return ignoreStop(err)
+		case seq < last:
+			seq, at = seq+1, 0
+			continue
+		}
+		at = next
+		if !q.Follow || !open {
+			return nil
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func ignoreStop(err error) error {
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
+}
+
+// read reads a segment from at to end, or to its own end if that is negative.
+func (l *Log) read(seq uint64, at, end int64, q Query, add func(Record) error) (int64, error) {
+	f, err := os.Open(l.path(seq))
+	if err != nil {
+		return at, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	n := end - at
+	if end < 0 {
+		n = 1 << 62
+	}
+	r := bufio.NewReaderSize(io.NewSectionReader(f, at, n), 64<<10)
+	for {
+		rec, err := readRecord(r)
+		if errors.Is(err, io.EOF) || errors.Is(err, errTorn) {
+			return at, nil
+		}
+		if err != nil {
+			return at, err
+		}
+		at += rec.size()
+		if q.Want != nil && !q.Want(rec) {
+			continue
+		}
+		if err := add(rec); err != nil {
+			return at, err
+		}
+	}
+}
+
+// assembler puts lines together from records, for each process and stream.
+type assembler struct {
+	yield   func(Line, error) bool
+	since   time.Time
+	skip    int
+	open    []*Line // unfinished lines, oldest first
+	stopped bool
+}
+
+func (a *assembler) add(r Record) error {
+	if r.Source == 0 {
+		return a.emit(Line{Gap: true})
+	}
+	for data := r.Data; len(data) > 0; {
+		i := bytes.IndexByte(data, '\n')
+		part := data
+		if i >= 0 {
+			part, data = data[:i], data[i+1:]
+		} else {
+			data = nil
+		}
+		l := a.line(r)
+		l.Text = append(l.Text, part...)
+		if i < 0 && len(l.Text) < maxLine {
+			continue
+		}
+		l.Open = i < 0
+		a.drop(l)
+		if err := a.emit(*l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// line returns the unfinished line that r goes on with, or a new one.
+func (a *assembler) line(r Record) *Line {
+	for _, l := range a.open {
+		if l.Source == r.Source && l.Stream == r.Stream && l.ExecID == r.ExecID {
+			return l
+		}
+	}
+	l := &Line{Time: r.Time, Stream: r.Stream, Source: r.Source, ExecID: r.ExecID}
+	a.open = append(a.open, l)
+	return l
+}
+
+func (a *assembler) drop(done *Line) {
+	for i, l := range a.open {
+		if l == done {
+			a.open = append(a.open[:i], a.open[i+1:]...)
+			return
+		}
+	}
+}
+
+func (a *assembler) emit(l Line) error {
+	switch {
+	case !l.Gap && l.Time.Before(a.since):
+		return nil
+	case a.skip > 0:
+		a.skip--
+		return nil
+	case !a.yield(l, nil):
+		a.stopped = true
+		return errStop
+	}
+	return nil
+}
+
+// flush gives out what has no end of line.
+func (a *assembler) flush() {
+	for _, l := range a.open {
+		l.Open = true
+		if a.emit(*l) != nil {
+			return
+		}
+	}
+}
