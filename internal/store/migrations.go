@@ -1,0 +1,19 @@
+package store
+
+// migrations leads from an empty database to the newest schema, a step each. Steps
+// that were released never change: add one.
+var migrations = []string{
+	// 1: instances. Times are RFC 3339 with nanoseconds, in UTC, or empty.
+	`CREATE TABLE instances (
+		id         TEXT PRIMARY KEY,
+		handle     TEXT NOT NULL UNIQUE,
+		spec       TEXT NOT NULL,              -- JSON of instance.Spec
+		enabled    INTEGER NOT NULL,
+		created_at TEXT NOT NULL,
+		updated_at TEXT NOT NULL,
+		active_at  TEXT NOT NULL,
+		stopped_at TEXT NOT NULL,
+		why        TEXT NOT NULL,              -- why it is stopped
+		magic      TEXT NOT NULL               -- hex; opens the link to its machine
+	) STRICT, WITHOUT ROWID;`,
+}
