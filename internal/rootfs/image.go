@@ -74,8 +74,9 @@ func loadImage(dir, name string) (Image, error) {
 }
 
 // BuildImage makes an image of this home from a tar stream and the fields of img
-// that the stream does not tell. It replaces an image of the same name in one
-// step; machines that run on the old one keep it.
+// that the stream does not tell. The archive counts as whole when it ends with
+// io.EOF. The image replaces one of the same name in one step; machines that run on
+// the old one keep it.
 func BuildImage(ctx context.Context, home paths.Home, img Image, archive io.Reader) (Image, error) {
 	f, err := os.CreateTemp(home.Images(), atomicfile.Prefix+img.Name+"-*")
 	if err != nil {
@@ -88,6 +89,11 @@ func BuildImage(ctx context.Context, home paths.Home, img Image, archive io.Read
 		return Image{}, err
 	}
 	if err := b.AddTar(ctx, archive); err != nil {
+		return Image{}, err
+	}
+	// What stands behind the end mark is not read for its own sake: a reader may
+	// know only at its end that the archive is not whole.
+	if _, err := io.Copy(io.Discard, archive); err != nil {
 		return Image{}, err
 	}
 	if err := b.Finish(); err != nil {

@@ -1,0 +1,192 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/internal/instance"
+	"github.com/xfeldman/aegisvm/internal/kernel"
+	"github.com/xfeldman/aegisvm/internal/paths"
+	"github.com/xfeldman/aegisvm/internal/rootfs"
+	"github.com/xfeldman/aegisvm/internal/size"
+	"github.com/xfeldman/aegisvm/internal/vmm"
+)
+
+// The names by which the guest finds its disks.
+const (
+	BaseDisk     = "base" // EROFS, read-only, shared
+	InstanceDisk = "disk" // ext4, the instance's own; also its file's name
+)
+
+// MinFree is how much must be free on the host's disk for a machine to start. A
+// guest whose disk cannot grow fails in ways that nobody understands.
+const MinFree = 256 * size.MiB
+
+// Ground prepares machines of one home. Its methods may be called together.
+type Ground struct {
+	home    paths.Home
+	harness string // path of the guest's PID 1
+	free    func(path string) (size.Bytes, error)
+
+	mu     sync.Mutex
+	initrd string // the initramfs for kernel, or ""
+	kernel string // digest of the kernel that initrd is for
+}
+
+var _ instance.Ground = (*Ground)(nil)
+
+// NewGround returns a Ground for this home whose machines run the harness at that
+// path as PID 1. It does no I/O: what set-up has not provided yet is an error of
+// Prepare.
+func NewGround(home paths.Home, harness string) *Ground {
+	return &Ground{home: home, harness: harness, free: rootfs.FreeSpace}
+}
+
+// Prepare implements instance.Ground. Nothing is synced: an instance that is not
+// there after a crash of the host is as good as one that is empty.
+func (g *Ground) Prepare(ctx context.Context, id instance.ID, spec instance.Spec) (vmm.Spec, guestproto.Magic, error) {
+	out, magic, err := g.prepare(ctx, id, spec)
+	if err != nil {
+		return vmm.Spec{}, guestproto.Magic{}, fmt.Errorf("prepare a machine: %w", err)
+	}
+	return out, magic, nil
+}
+
+func (g *Ground) prepare(ctx context.Context, id instance.ID, spec instance.Spec) (vmm.Spec, guestproto.Magic, error) {
+	var none guestproto.Magic
+	dir, err := g.folder(id)
+	if err != nil {
+		return vmm.Spec{}, none, err
+	}
+	k, initrd, err := g.boot(ctx)
+	if err != nil {
+		return vmm.Spec{}, none, err
+	}
+	img, err := g.image(spec.Image)
+	if err != nil {
+		return vmm.Spec{}, none, err
+	}
+	disk := filepath.Join(dir, InstanceDisk)
+	if err := g.makeFolder(dir, disk, spec.Disk); err != nil {
+		return vmm.Spec{}, none, err
+	}
+	magic := guestproto.NewMagic()
+	return vmm.Spec{
+		ID: string(id), Dir: dir, Memory: spec.Memory, VCPUs: spec.VCPUs,
+		Kernel: k.Image, Initrd: initrd, Cmdline: guestproto.MagicArg + "=" + magic.String(),
+		Disks: []vmm.Disk{
+			{Name: BaseDisk, Path: img.Path, Format: vmm.Raw, ReadOnly: true},
+			{Name: InstanceDisk, Path: disk, Format: vmm.Raw},
+		},
+		Network: true,
+	}, magic, nil
+}
+
+// boot returns the kernel and the initramfs. Both are looked at each time: set-up
+// may have replaced them under a running daemon.
+func (g *Ground) boot(ctx context.Context) (kernel.Kernel, string, error) {
+	k, err := kernel.Installed(g.home)
+	if err != nil {
+		return kernel.Kernel{}, "", err
+	}
+	g.mu.Lock()
+	initrd, known := g.initrd, g.kernel == k.Digest
+	g.mu.Unlock()
+	if known {
+		if _, err := os.Stat(initrd); err == nil {
+			return k, initrd, nil
+		}
+	}
+	if initrd, err = kernel.EnsureInitrd(ctx, g.home, g.harness); err != nil {
+		return kernel.Kernel{}, "", rootfs.DiskFull(err)
+	}
+	g.mu.Lock()
+	g.initrd, g.kernel = initrd, k.Digest
+	g.mu.Unlock()
+	return k, initrd, nil
+}
+
+var imageName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
+
+func (g *Ground) image(name string) (rootfs.Image, error) {
+	if name == "" {
+		name = rootfs.BaseImage
+	}
+	if !imageName.MatchString(name) {
+		return rootfs.Image{}, fault.New(fault.NotFound, "image %q is not here", name)
+	}
+	return rootfs.LoadImage(g.home, name)
+}
+
+// makeFolder makes an instance's folder with its disk, or nothing.
+func (g *Ground) makeFolder(dir, disk string, want size.Bytes) error {
+	free, err := g.free(g.home.Instances())
+	if err != nil {
+		return fmt.Errorf("measure free space: %w", err)
+	}
+	if free < MinFree {
+		return fault.New(fault.Exhausted, "only %v are free on the disk of %s", free, g.home.Data()).By(fault.Host).
+			WithHint("free some space: a machine needs %v to start", MinFree)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return rootfs.DiskFull(err)
+	}
+	if err := rootfs.CreateDisk(g.home, disk, want); err != nil {
+		// The first error tells more; Leftovers lists a folder that stays.
+		_ = os.RemoveAll(dir)
+		return err
+	}
+	return nil
+}
+
+// Clear implements instance.Ground.
+func (g *Ground) Clear(id instance.ID) error {
+	dir, err := g.folder(id)
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove files of %s: %w", id, err)
+	}
+	return nil
+}
+
+// Dir implements instance.Ground.
+func (g *Ground) Dir(id instance.ID) string { return g.home.Instance(string(id)) }
+
+// Leftovers implements instance.Ground.
+func (g *Ground) Leftovers() ([]instance.ID, error) {
+	entries, err := os.ReadDir(g.home.Instances())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list instances: %w", err)
+	}
+	var ids []instance.ID
+	for _, e := range entries {
+		if id := instance.ID(e.Name()); e.IsDir() && idForm.MatchString(e.Name()) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+var idForm = regexp.MustCompile(`^inst-[0-9a-z]+$`)
+
+// folder returns the folder of an instance. An id that is no id never becomes a
+// path: what is below it is going to be removed.
+func (g *Ground) folder(id instance.ID) (string, error) {
+	if !idForm.MatchString(string(id)) {
+		return "", fault.New(fault.Internal, "%q is not the id of an instance", id)
+	}
+	return g.home.Instance(string(id)), nil
+}
