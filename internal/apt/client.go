@@ -150,7 +150,7 @@ func Unpack(ctx context.Context, file, dir string) error {
 // run runs a program to its end and returns its standard output. When ctx ends
 // the program is asked to stop, so that it can remove what it has begun.
 func run(ctx context.Context, dir, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // a constant name
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

@@ -41,7 +41,7 @@ func HostSources(etc string, d Distro) []Source {
 	var all []Source
 	files, _ := filepath.Glob(filepath.Join(etc, "sources.list.d", "*")) // the pattern is good
 	for _, file := range append([]string{filepath.Join(etc, "sources.list")}, files...) {
-		data, err := os.ReadFile(file) //nolint:gosec // below /etc/apt
+		data, err := os.ReadFile(file)
 		if err != nil {
 			continue // a source that we may not read is one we do without
 		}

@@ -132,7 +132,7 @@ func (o *Options) fromArchive(ctx context.Context, dir string) (Kernel, error) {
 
 // writeImage writes the uncompressed form of the kernel in src to dst.
 func writeImage(src, dst string) error {
-	data, err := os.ReadFile(src) //nolint:gosec // the host's kernel or a package's
+	data, err := os.ReadFile(src)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func EnsureInitrd(ctx context.Context, home paths.Home, harnessPath string) (str
 	if err != nil {
 		return "", err
 	}
-	harness, err := os.ReadFile(harnessPath) //nolint:gosec // one of our own programs
+	harness, err := os.ReadFile(harnessPath)
 	if err != nil {
 		return "", fault.Wrap(fault.Unavailable, err, "read the guest's harness").By(fault.Host).WithHint("install or build AegisVM again")
 	}

@@ -44,7 +44,7 @@ func Installed(home paths.Home) (Kernel, error) {
 
 // read returns the kernel that the description in dir names.
 func read(dir string) (Kernel, error) {
-	data, err := os.ReadFile(filepath.Join(dir, descriptionName)) //nolint:gosec // in the home
+	data, err := os.ReadFile(filepath.Join(dir, descriptionName))
 	if err != nil {
 		return Kernel{}, err
 	}

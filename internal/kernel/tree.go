@@ -85,7 +85,7 @@ func linkTree(src, dst string) error {
 }
 
 func copyFile(src, dst string) error {
-	data, err := os.ReadFile(src) //nolint:gosec // below a folder of the caller's
+	data, err := os.ReadFile(src)
 	if err != nil {
 		return err
 	}

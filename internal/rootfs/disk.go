@@ -57,7 +57,7 @@ func EnsureTemplate(ctx context.Context, home paths.Home) error {
 	if err := errors.Join(f.Truncate(int64(TemplateSize)), f.Close()); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, mkfs, append(mkfsArgs, f.Name())...) //nolint:gosec // mke2fs from the host's program folders
+	cmd := exec.CommandContext(ctx, mkfs, append(mkfsArgs, f.Name())...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fault.Wrap(fault.Internal, err, "mke2fs: %s", strings.TrimSpace(string(out))).By(fault.Host)

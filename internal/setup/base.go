@@ -121,7 +121,7 @@ type process struct {
 
 // start runs mmdebstrap. Its messages become progress lines.
 func (s *setup) start(ctx context.Context, program string, args []string) (*process, error) {
-	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // found on the host, arguments made here
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
 	// The user's own folder may be closed to the users of mmdebstrap's namespace.
 	cmd.Dir = "/"

@@ -100,7 +100,7 @@ func (s *setup) install(ctx context.Context, command []string) error {
 // command runs a program with its output kept for the error. Its standard input is
 // the terminal only where a person agreed to that, for sudo's sake.
 func (s *setup) command(ctx context.Context, command []string) error {
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...) //nolint:gosec // made here
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	out := &tail{}
 	cmd.Stdout, cmd.Stderr = out, out
 	if s.Ask != nil {

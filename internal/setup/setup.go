@@ -170,7 +170,7 @@ func (s *setup) ensureKernel(ctx context.Context) error {
 
 // lock takes the lock of a folder. It waits for another set-up to end.
 func (s *setup) lock(ctx context.Context, dir string) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(dir, "setup.lock"), os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // in the home or cache
+	f, err := os.OpenFile(filepath.Join(dir, "setup.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,92 @@
+package doctor
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/xfeldman/aegisvm/internal/paths"
+)
+
+// Status is the result of a check.
+type Status string
+
+// The results.
+const (
+	OK   Status = "ok"
+	Warn Status = "warn" // machines run, but not as well as they could
+	Fail Status = "fail" // machines do not run
+)
+
+// Check is one requirement and how the host meets it.
+type Check struct {
+	Name   string `json:"name"`
+	Status Status `json:"status"`
+	Detail string `json:"detail"`         // what was found, or what is wrong
+	Mend   string `json:"mend,omitempty"` // the command that mends it; "" with OK
+}
+
+// Accelerator is what a driver says about running machines on this host.
+type Accelerator struct {
+	Name      string // "kvm", "tcg", "hvf"
+	Isolation string // the grade, as users are told
+	Why       string // one line: why this one
+}
+
+// Options says what to examine. The zero value of a field is the real thing.
+type Options struct {
+	Home paths.Home
+
+	// Accel gives the verdict of the driver that would run machines. It may boot a
+	// kernel and is bounded by AccelTimeout. Nil leaves the check out.
+	Accel func(ctx context.Context) (Accelerator, error)
+
+	UID     int                               // who machines would run as
+	Look    func(name string) (string, error) // finds a program of the host
+	Program func(name string) (string, error) // finds one of AegisVM's own
+	Root    string                            // where /proc, /etc and /dev/shm are, "/" by default
+}
+
+const (
+	// programTimeout protects from a program of the host that hangs.
+	programTimeout = 10 * time.Second
+	// AccelTimeout protects from a verdict that never comes: the slowest, a boot
+	// under emulation, takes a few seconds.
+	AccelTimeout = 30 * time.Second
+)
+
+// Run makes all checks, in the order in which one would mend them.
+func Run(ctx context.Context, o Options) []Check {
+	o = o.complete()
+	checks := []Check{o.ownPrograms(), o.qemu(ctx), o.formatter(), o.builder()}
+	checks = append(checks, o.namespaces()...)
+	checks = append(checks, o.kernel(), o.baseImage(), o.disk())
+	checks = append(checks, o.memory()...)
+	if o.Accel != nil {
+		checks = append(checks, o.accelerator(ctx))
+	}
+	return checks
+}
+
+// Healthy tells whether machines can run.
+func Healthy(checks []Check) bool {
+	return !slices.ContainsFunc(checks, func(c Check) bool { return c.Status == Fail })
+}
+
+func (o *Options) accelerator(ctx context.Context) Check {
+	ctx, cancel := context.WithTimeout(ctx, AccelTimeout)
+	defer cancel()
+	c := Check{Name: "accelerator", Status: OK}
+	a, err := o.Accel(ctx)
+	switch {
+	case err != nil:
+		c.Status, c.Detail = Fail, err.Error()
+		c.Mend = mendOf(err, "aegis setup")
+	case a.Name == "tcg":
+		c.Status, c.Detail = Warn, "tcg, "+a.Isolation+": "+a.Why
+		c.Mend = "use a host with working hardware virtualization for speed and for hardware isolation"
+	default:
+		c.Detail = a.Name + ", " + a.Isolation + ": " + a.Why
+	}
+	return c
+}
