@@ -1,6 +1,11 @@
 package api
 
-import "github.com/xfeldman/aegisvm/internal/frame"
+import (
+	"slices"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/frame"
+)
 
 // Error is the body of every answer that is not 2xx.
 type Error struct {
@@ -18,6 +23,7 @@ type Status struct {
 	Status       string       `json:"status"`  // always "running"
 	Version      string       `json:"version"` // of the daemon
 	PID          int          `json:"pid"`
+	Home         string       `json:"home"`
 	Backend      string       `json:"backend"`   // the driver, such as "qemu"
 	Accel        string       `json:"accel"`     // "kvm", "hvf", "tcg"
 	Isolation    string       `json:"isolation"` // "hardware", "emulated"
@@ -56,3 +62,38 @@ type Winsize = frame.Winsize
 
 // AttachProtocol is the value of the Upgrade header of attach streams.
 const AttachProtocol = "aegis-attach"
+
+// ErrorOf returns the wire form of err.
+func ErrorOf(err error) Error {
+	return Error{
+		Error: err.Error(),
+		Code:  string(fault.KindOf(err)),
+		Hint:  fault.HintOf(err),
+		Blame: string(fault.BlameOf(err)),
+		Exit:  fault.ExitOf(err),
+	}
+}
+
+// Fault returns what the wire form tells as an error. A code that this version does
+// not know, or none, is fault.Internal.
+func (e Error) Fault() *fault.Error {
+	f := &fault.Error{Kind: fault.Internal, Msg: e.Error, Hint: e.Hint, Blame: fault.Blame(e.Blame), Exit: e.Exit}
+	if k := fault.Kind(e.Code); slices.Contains(fault.Kinds(), k) {
+		f.Kind = k
+	}
+	if f.Msg == "" {
+		f.Msg = "an error without a message"
+	}
+	return f
+}
+
+// Ready is what aegisd writes to the descriptor that ReadyFD names, once, when it
+// serves or has given up.
+type Ready struct {
+	PID   int    `json:"pid"`
+	Error *Error `json:"error,omitempty"`
+}
+
+// ReadyFD is the environment variable with the number of the descriptor on which
+// the program that starts aegisd waits for Ready.
+const ReadyFD = "AEGIS_READY_FD"

@@ -45,6 +45,7 @@ type Error struct {
 	Blame Blame  // whose fault, or ""
 	Msg   string // what happened to what, without a trailing period
 	Hint  string // the next command to type or thing to change, or ""
+	Exit  int    // the status a shell gives for it: 126 not executable, 127 not found; else 0
 	Err   error  // the cause, or nil
 }
 
@@ -81,6 +82,12 @@ func (e *Error) WithHint(format string, args ...any) *Error {
 // By sets whose fault it is and returns e.
 func (e *Error) By(b Blame) *Error {
 	e.Blame = b
+	return e
+}
+
+// WithExit sets the status that a shell would give and returns e.
+func (e *Error) WithExit(status int) *Error {
+	e.Exit = status
 	return e
 }
 
@@ -130,4 +137,20 @@ func BlameOf(err error) Blame {
 		err = e.Err
 	}
 	return b
+}
+
+// ExitOf returns the first Exit in err's chain that is not 0, from the outside in,
+// or 0.
+func ExitOf(err error) int {
+	for err != nil {
+		e, ok := errors.AsType[*Error](err)
+		if !ok {
+			return 0
+		}
+		if e.Exit != 0 {
+			return e.Exit
+		}
+		err = e.Err
+	}
+	return 0
 }
