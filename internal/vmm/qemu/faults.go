@@ -1,0 +1,97 @@
+package qemu
+
+import (
+	"bufio"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/size"
+)
+
+// program returns the name of QEMU's binary for guests of this machine's kind.
+func program() string {
+	if runtime.GOARCH == "arm64" {
+		return "qemu-system-aarch64"
+	}
+	return "qemu-system-x86_64"
+}
+
+func errMissing(binary string, cause error) error {
+	return fault.Wrap(fault.Unavailable, cause, "%s cannot be run", filepath.Base(binary)).By(fault.Host).
+		WithHint("%s", installHint("/etc/os-release", runtime.GOARCH))
+}
+
+func errTooOld(v Version) error {
+	return fault.New(fault.Unavailable, "QEMU %v is too old: AegisVM needs %d.%d", v, oldest.Major, oldest.Minor).By(fault.Host).
+		WithHint("Debian 12, Ubuntu 24.04 and Fedora 38 have it; on older ones name another build with AEGIS_QEMU")
+}
+
+func errKernel(path string, cause error) error {
+	return fault.Wrap(fault.Unavailable, cause, "guest kernel %s", path).By(fault.Host).WithHint("aegis setup")
+}
+
+func errMemory(want, have size.Bytes) error {
+	return fault.New(fault.Exhausted, "%v of memory for the VM are more than the %v this host has free", want, have).By(fault.Host).
+		WithHint("give it less with --memory, or stop something: aegis instance list")
+}
+
+// installHint returns the command that installs QEMU on the distribution that the
+// os-release file describes.
+func installHint(osRelease, arch string) string {
+	i := 0
+	if arch == "arm64" {
+		i = 1
+	}
+	for _, id := range distributions(osRelease) {
+		switch id {
+		case "debian", "ubuntu":
+			return "sudo apt-get install " + [...]string{"qemu-system-x86", "qemu-system-arm"}[i]
+		case "fedora":
+			return "sudo dnf install " + [...]string{"qemu-system-x86-core", "qemu-system-aarch64-core"}[i]
+		case "arch":
+			return "sudo pacman -S " + [...]string{"qemu-system-x86", "qemu-system-aarch64"}[i]
+		case "alpine":
+			return "sudo apk add " + [...]string{"qemu-system-x86_64", "qemu-system-aarch64"}[i]
+		case "suse", "opensuse":
+			return "sudo zypper install " + [...]string{"qemu-x86", "qemu-arm"}[i]
+		}
+	}
+	return "install QEMU " + oldest.String() + " or newer so that " + program() + " is in PATH"
+}
+
+// distributions returns the ids in an os-release file, the closest first.
+func distributions(path string) []string {
+	f, err := os.Open(path) //nolint:gosec // a fixed path, or a test's
+	if err != nil {
+		return nil
+	}
+	defer f.Close() //nolint:errcheck // only read
+	var id, like string
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if v, ok := strings.CutPrefix(lines.Text(), "ID="); ok {
+			id = strings.Trim(v, `"'`)
+		} else if v, ok := strings.CutPrefix(lines.Text(), "ID_LIKE="); ok {
+			like = strings.Trim(v, `"'`)
+		}
+	}
+	return append([]string{id}, strings.Fields(like)...)
+}
+
+// errStart explains a process that ended before it was a machine.
+func errStart(e *ending, log string) error {
+	words := lastWords(e.stderr)
+	switch {
+	case strings.Contains(words, "Cannot allocate memory"):
+		return fault.New(fault.Exhausted, "no memory for the VM: %s", words).By(fault.Host).
+			WithHint("give it less with --memory, or stop something: aegis instance list")
+	case strings.Contains(words, "No space left on device"):
+		return fault.New(fault.Exhausted, "no space for the VM: %s", words).By(fault.Host).WithHint("df -h")
+	case words == "":
+		words = e.exit().String()
+	}
+	return fault.New(fault.Unavailable, "QEMU ended while it started the VM: %s", words).By(fault.Driver).
+		WithHint("see %s, then: aegis doctor", log)
+}

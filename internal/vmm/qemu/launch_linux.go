@@ -1,0 +1,277 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/size"
+	"github.com/xfeldman/aegisvm/internal/vmm"
+)
+
+// launch is a VMM about to be started: what it inherits, and what stays here.
+type launch struct {
+	recipe  recipe
+	account *account
+	files   []*os.File // by descriptor number in the VMM
+	console *os.File   // our ends of its pipes
+	words   *os.File
+}
+
+func (l *launch) inherit(f *os.File) int {
+	l.files = append(l.files, f)
+	return len(l.files) - 1
+}
+
+// prepare opens everything that the machine of spec is made of.
+func (d *Driver) prepare(f *folder, spec *vmm.Spec) (*launch, error) {
+	if err := checkSpec(spec); err != nil {
+		return nil, err
+	}
+	l := &launch{account: d.account, recipe: recipe{
+		Arch: runtime.GOARCH, Accel: d.accel, ID: spec.ID, Memory: spec.Memory, VCPUs: spec.VCPUs,
+		Cmdline: spec.Cmdline, TSCKHz: d.tsc,
+	}}
+	for _, step := range []func() error{
+		func() error { return l.openPipes(f) },
+		func() error { return l.openKernel(spec) },
+		func() error { return l.openMemory() },
+		func() error { return l.openSockets(f, spec.Network) },
+		func() error { return l.openDisks(spec.Disks) },
+	} {
+		if err := step(); err != nil {
+			l.close()
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// Disk names become node names and serial numbers, which hold 20 characters.
+var diskName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_-]{0,14}$`)
+
+func checkSpec(s *vmm.Spec) error {
+	seen := map[string]bool{}
+	for _, d := range s.Disks {
+		switch {
+		case !diskName.MatchString(d.Name) || seen[d.Name]:
+			return fault.New(fault.Invalid, "bad or repeated disk name %q", d.Name)
+		case d.Format != vmm.Raw && d.Format != vmm.QCOW2:
+			return fault.New(fault.Invalid, "disk %s has the unknown format %q", d.Name, d.Format)
+		}
+		seen[d.Name] = true
+	}
+	if s.Memory < size.MiB {
+		return fault.New(fault.Invalid, "a machine with %v of memory", s.Memory)
+	}
+	avail, err := availableMemory()
+	if err == nil && s.Memory > avail {
+		return errMemory(s.Memory, avail)
+	}
+	return nil
+}
+
+// openPipes makes descriptors 0 to 2 and the console.
+func (l *launch) openPipes(f *folder) error {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	l.inherit(null)
+	var held, w *os.File
+	if l.words, held, w, err = f.makePipe(wordsName); err != nil {
+		return err
+	}
+	l.inherit(w)
+	l.files = append(l.files, w)
+	l.inherit(held)
+	if l.console, held, w, err = f.makePipe(consoleName); err != nil {
+		return err
+	}
+	l.recipe.Console = l.inherit(w)
+	l.inherit(held)
+	return nil
+}
+
+func (l *launch) openKernel(spec *vmm.Spec) error {
+	k, err := l.openReadable(spec.Kernel)
+	if err != nil {
+		return errKernel(spec.Kernel, err)
+	}
+	l.recipe.Kernel = l.inherit(k)
+	if err := checkKernel(k, l.recipe.Arch); err != nil {
+		return errKernel(spec.Kernel, err)
+	}
+	if spec.Initrd == "" {
+		return nil
+	}
+	i, err := l.openReadable(spec.Initrd)
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, err, "initramfs").By(fault.Host).WithHint("aegis setup")
+	}
+	l.recipe.Initrd = l.inherit(i)
+	return nil
+}
+
+// checkKernel finds out before QEMU does, and says it better.
+func checkKernel(k io.ReaderAt, arch string) error {
+	if arch == "arm64" {
+		// Documentation/arm64/booting.rst: the magic at 56 of an Image.
+		var magic [4]byte
+		if _, err := k.ReadAt(magic[:], 56); err != nil || binary.LittleEndian.Uint32(magic[:]) != 0x644d5241 {
+			return errors.New("not an uncompressed arm64 kernel image")
+		}
+		return nil
+	}
+	e, err := elf.NewFile(k)
+	if err != nil {
+		return fmt.Errorf("not an uncompressed kernel (ELF): %w", err)
+	}
+	if e.Machine != elf.EM_X86_64 {
+		return fmt.Errorf("a kernel for %v", e.Machine)
+	}
+	for _, p := range e.Progs {
+		if p.Type != elf.PT_NOTE {
+			continue
+		}
+		// XEN_ELFNOTE_PHYS32_ENTRY, the entry point of a PVH boot.
+		note, err := io.ReadAll(io.LimitReader(p.Open(), 1<<16))
+		if err == nil && bytes.Contains(note, []byte("\x12\x00\x00\x00Xen\x00")) {
+			return nil
+		}
+	}
+	return errors.New("a kernel without a PVH entry point")
+}
+
+// openReadable opens a file that QEMU opens again through its descriptor, for
+// which the account needs the right to read it. Where it has none it gets a copy.
+func (l *launch) openReadable(path string) (*os.File, error) {
+	f, err := os.Open(path) //nolint:gosec // the caller's kernel
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err != nil || l.account.mayRead(fi) {
+		return f, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	m, err := memoryFile("file")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(m, f); err != nil {
+		closeAll(m)
+		return nil, err
+	}
+	return m, nil
+}
+
+func memoryFile(name string) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// openMemory makes the guest's memory: a file without a name that is mapped
+// shared, so that a save need not copy it.
+func (l *launch) openMemory() error {
+	m, err := memoryFile("aegis-ram")
+	if err != nil {
+		return err
+	}
+	l.recipe.RAM = l.inherit(m)
+	return m.Truncate(l.recipe.mebibytes() * int64(size.MiB))
+}
+
+func (l *launch) openSockets(f *folder, network bool) error {
+	wanted := map[string]*int{qmpName: &l.recipe.QMP, ctlName: &l.recipe.Ctl}
+	if network {
+		wanted[netName] = &l.recipe.Net
+	}
+	for name, fd := range wanted {
+		s, err := f.listen(name)
+		if err != nil {
+			return err
+		}
+		*fd = l.inherit(s)
+	}
+	return nil
+}
+
+func (l *launch) openDisks(disks []vmm.Disk) error {
+	for _, d := range disks {
+		flags := os.O_RDWR
+		if d.ReadOnly {
+			flags = os.O_RDONLY
+		}
+		f, err := os.OpenFile(d.Path, flags, 0)
+		if err != nil {
+			return fault.Wrap(fault.Unavailable, err, "disk %s", d.Name).By(fault.Host)
+		}
+		l.recipe.Disks = append(l.recipe.Disks, diskFile{Name: d.Name, Format: d.Format, ReadOnly: d.ReadOnly, FD: l.inherit(f)})
+	}
+	return nil
+}
+
+// start runs the VMM. Its files are closed here whatever happens; our ends of the
+// pipes are not.
+func (l *launch) start(binary string) (*process, error) {
+	child, err := os.StartProcess(binary, append([]string{binary}, l.recipe.argv()...), &os.ProcAttr{
+		Dir:   "/",
+		Env:   []string{"PATH=/usr/bin:/bin", "LC_ALL=C"},
+		Files: l.files,
+		Sys:   l.account.attributes(l.recipe.Accel),
+	})
+	closeAll(l.files...)
+	l.files = nil
+	if err != nil {
+		return nil, errFork(binary, err)
+	}
+	p, err := openProcess(child.Pid, child)
+	if err != nil {
+		_ = child.Kill() // it is our child and not reaped: it exists
+		_, _ = child.Wait()
+		return nil, err
+	}
+	confine(child.Pid)
+	return p, nil
+}
+
+func errFork(binary string, err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOEXEC):
+		return errMissing(binary, err)
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM):
+		return fault.Wrap(fault.Exhausted, err, "start QEMU").By(fault.Host).
+			WithHint("the host is out of processes or memory; stop something: aegis instance list")
+	case errors.Is(err, os.ErrPermission):
+		return fault.Wrap(fault.Denied, err, "start QEMU").By(fault.Host).WithHint("aegis doctor")
+	}
+	return fault.Wrap(fault.Unavailable, err, "start QEMU").By(fault.Host).WithHint("aegis doctor")
+}
+
+func (l *launch) close() {
+	closeAll(l.files...)
+	closeAll(l.console, l.words)
+}
+
+// ended returns ctx's cause when it has ended.
+func ended(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}

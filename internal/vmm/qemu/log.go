@@ -1,0 +1,89 @@
+package qemu
+
+import (
+	"io"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxLog bounds a log file: a guest can write to its console for ever.
+	maxLog = 256 << 10
+	// maxTail bounds what is kept in memory to explain an end.
+	maxTail = 16 << 10
+)
+
+// tailLog keeps the end of a stream: much of it in a file, some in memory.
+type tailLog struct {
+	file *os.File
+
+	mu   sync.Mutex
+	size int64
+	tail []byte
+}
+
+// openLog opens the log name in the folder dir. The log goes on where an earlier
+// process left it if resume is set, else it starts empty.
+func openLog(dir *os.File, name string, resume bool) (*tailLog, error) {
+	flags := unix.O_RDWR | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOFOLLOW
+	if !resume {
+		flags |= unix.O_TRUNC
+	}
+	f, err := openAt(dir, name, flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	l := &tailLog{file: f}
+	if !resume {
+		return l, nil
+	}
+	if l.size, err = f.Seek(0, io.SeekEnd); err != nil {
+		_ = f.Close() // the seek's error is the one to tell
+		return nil, err
+	}
+	l.tail = readEnd(f, l.size, maxTail)
+	return l, nil
+}
+
+// Write keeps p. It does not fail: a full disk must not stop the stream.
+func (l *tailLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tail = append(l.tail, p...)
+	if n := len(l.tail) - maxTail; n > 0 {
+		l.tail = append(l.tail[:0], l.tail[n:]...)
+	}
+	if l.size+int64(len(p)) > maxLog {
+		l.shorten()
+	}
+	n, _ := l.file.WriteAt(p, l.size)
+	l.size += int64(n)
+	return len(p), nil
+}
+
+// shorten drops the older half of the file.
+func (l *tailLog) shorten() {
+	keep := readEnd(l.file, l.size, maxLog/2)
+	n, _ := l.file.WriteAt(keep, 0)
+	l.size = int64(n)
+	_ = l.file.Truncate(l.size) // if it fails the file is longer than it should be, and still bounded
+}
+
+// Tail returns the end of the stream.
+func (l *tailLog) Tail() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.tail)
+}
+
+// Close closes the file.
+func (l *tailLog) Close() error { return l.file.Close() }
+
+// readEnd returns at most n bytes from the end of a file of the given size.
+func readEnd(f io.ReaderAt, size, n int64) []byte {
+	b := make([]byte, min(n, size))
+	got, _ := f.ReadAt(b, size-int64(len(b))) // a log that cannot be read is an empty one
+	return b[:got]
+}

@@ -1,0 +1,194 @@
+package qemu
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	// maxQMPLine bounds one message of QEMU.
+	maxQMPLine = 1 << 20
+	// qmpTimeout bounds one command: it protects callers without a deadline from a
+	// QEMU whose main loop hangs.
+	qmpTimeout = 30 * time.Second
+)
+
+var errQMPClosed = errors.New("QEMU closed its control connection")
+
+// qmp is a connection to QEMU's monitor. Its methods may be called together;
+// QEMU performs commands in the order in which they were sent.
+type qmp struct {
+	conn net.Conn
+	done chan struct{} // closed when nothing more will be read
+	err  error         // why, set before done is closed
+
+	sendMu sync.Mutex // orders writes
+
+	mu       sync.Mutex
+	next     uint64
+	pending  map[uint64]chan qmpReply
+	shutdown string
+}
+
+type qmpReply struct {
+	Return json.RawMessage
+	Error  *qmpError
+}
+
+// qmpError is an error that QEMU answered with.
+type qmpError struct {
+	Class string `json:"class"`
+	Desc  string `json:"desc"`
+}
+
+func (e *qmpError) Error() string { return e.Desc }
+
+// qmpMessage is anything that QEMU sends.
+type qmpMessage struct {
+	Greeting *json.RawMessage `json:"QMP"`
+	ID       uint64           `json:"id"`
+	Return   json.RawMessage  `json:"return"`
+	Error    *qmpError        `json:"error"`
+	Event    string           `json:"event"`
+	Data     struct {
+		Reason string `json:"reason"`
+	} `json:"data"`
+}
+
+// newQMP negotiates on conn, which it owns from here on, also after an error.
+func newQMP(ctx context.Context, conn net.Conn) (*qmp, error) {
+	q := &qmp{conn: conn, done: make(chan struct{}), pending: map[uint64]chan qmpReply{}}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // ends the greeting's read
+	lines := bufio.NewScanner(conn)
+	lines.Buffer(make([]byte, 0, 4096), maxQMPLine)
+	err := q.greet(lines)
+	if !stop() || err != nil {
+		_ = conn.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	go q.read(lines)
+	if err := q.execute(ctx, "qmp_capabilities", nil, nil); err != nil {
+		q.Close()
+		return nil, err
+	}
+	return q, nil
+}
+
+func (q *qmp) greet(lines *bufio.Scanner) error {
+	if !lines.Scan() {
+		return errors.Join(errQMPClosed, lines.Err())
+	}
+	var m qmpMessage
+	if err := json.Unmarshal(lines.Bytes(), &m); err != nil || m.Greeting == nil {
+		return fmt.Errorf("not a greeting of QEMU: %.80q", lines.Bytes())
+	}
+	return nil
+}
+
+// read is the connection's only reader. It ends with the connection.
+func (q *qmp) read(lines *bufio.Scanner) {
+	defer close(q.done)
+	q.err = errQMPClosed
+	for lines.Scan() {
+		var m qmpMessage
+		if err := json.Unmarshal(lines.Bytes(), &m); err != nil {
+			q.err = fmt.Errorf("message of QEMU: %w", err)
+			_ = q.conn.Close()
+			return
+		}
+		q.take(&m)
+	}
+}
+
+func (q *qmp) take(m *qmpMessage) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if m.Event == "SHUTDOWN" && q.shutdown == "" {
+		q.shutdown = m.Data.Reason
+	}
+	if reply, ok := q.pending[m.ID]; ok && m.Event == "" {
+		delete(q.pending, m.ID)
+		reply <- qmpReply{Return: m.Return, Error: m.Error}
+	}
+}
+
+// send writes a command and returns where its reply will come. Its channel is
+// buffered: nobody need wait for the reply.
+func (q *qmp) send(command string, args any) (uint64, chan qmpReply, error) {
+	reply := make(chan qmpReply, 1)
+	q.mu.Lock()
+	q.next++
+	id := q.next
+	q.pending[id] = reply
+	q.mu.Unlock()
+	msg, err := json.Marshal(struct {
+		Execute   string `json:"execute"`
+		Arguments any    `json:"arguments,omitempty"`
+		ID        uint64 `json:"id"`
+	}{command, args, id})
+	if err != nil {
+		return 0, nil, err
+	}
+	q.sendMu.Lock()
+	defer q.sendMu.Unlock()
+	// A QEMU that reads nothing for so long will not read the rest either.
+	_ = q.conn.SetWriteDeadline(time.Now().Add(qmpTimeout))
+	if _, err := q.conn.Write(append(msg, '\n')); err != nil {
+		_ = q.conn.Close() // half a command is on the wire
+		return 0, nil, err
+	}
+	return id, reply, nil
+}
+
+// execute performs one command and decodes what it returns into out, if that is
+// not nil. When ctx ends first the command may still be performed.
+func (q *qmp) execute(ctx context.Context, command string, args, out any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, qmpTimeout, fmt.Errorf("QEMU did not answer within %v", qmpTimeout))
+	defer cancel()
+	id, reply, err := q.send(command, args)
+	if err != nil {
+		return fmt.Errorf("%s: %w", command, err)
+	}
+	select {
+	case r := <-reply:
+		if r.Error != nil {
+			return fmt.Errorf("%s: %w", command, r.Error)
+		}
+		if out == nil {
+			return nil
+		}
+		if err := json.Unmarshal(r.Return, out); err != nil {
+			return fmt.Errorf("%s: reply: %w", command, err)
+		}
+		return nil
+	case <-q.done:
+		return fmt.Errorf("%s: %w", command, q.err)
+	case <-ctx.Done():
+		q.mu.Lock()
+		delete(q.pending, id)
+		q.mu.Unlock()
+		return fmt.Errorf("%s: %w", command, context.Cause(ctx))
+	}
+}
+
+// Shutdown returns the reason in the SHUTDOWN event, or "" if none came.
+func (q *qmp) Shutdown() string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.shutdown
+}
+
+// Close ends the connection and waits for its reader.
+func (q *qmp) Close() {
+	_ = q.conn.Close() // nothing is lost: replies end with it
+	<-q.done
+}

@@ -1,0 +1,145 @@
+// Command guestinit is PID 1 of the guests of package vmmtest: it loads the
+// modules it finds in /modules, serves the byte pipe, and sends a frame now and
+// then.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/internal/vmm/vmmtest"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "guestinit:", err)
+	}
+	// PID 1 returns, and the kernel panics: so does a guest whose harness dies.
+}
+
+func run() error {
+	if err := prepare(); err != nil {
+		return err
+	}
+	pipe, err := openPipe()
+	if err != nil {
+		return err
+	}
+	go sendFrames() // for as long as the machine lives
+	word, err := vmmtest.Serve(pipe)
+	if err != nil {
+		return err
+	}
+	switch word {
+	case vmmtest.PowerOff:
+		return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	case vmmtest.Reboot:
+		return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+	case vmmtest.Flood:
+		return flood()
+	case vmmtest.Panic:
+	}
+	return errors.New("told to die")
+}
+
+func prepare() error {
+	for target, fs := range map[string]string{"/dev": "devtmpfs", "/sys": "sysfs"} {
+		if err := unix.Mount(fs, target, fs, 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("mount %s: %w", target, err)
+		}
+	}
+	modules, err := filepath.Glob("/modules/early/*.ko")
+	if err != nil {
+		return err
+	}
+	for _, m := range modules { // sorted, which is the order to load them in
+		f, err := os.Open(m)
+		if err != nil {
+			return err
+		}
+		if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("load %s: %w", m, err)
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pipe is the guest's end of the port. A blocking read of it ends at once while
+// no host is there.
+type pipe struct{ *os.File }
+
+const again = 5 * time.Millisecond
+
+func (p pipe) Read(b []byte) (int, error) {
+	for {
+		n, err := p.File.Read(b)
+		if n > 0 || (err != nil && !errors.Is(err, io.EOF)) {
+			return n, err
+		}
+		<-time.After(again)
+	}
+}
+
+func openPipe() (io.ReadWriter, error) {
+	for range 1000 {
+		names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			b, err := os.ReadFile(name)
+			if err != nil || strings.TrimSpace(string(b)) != guestproto.PortName {
+				continue
+			}
+			fd, err := unix.Open(filepath.Join("/dev", filepath.Base(filepath.Dir(name))), unix.O_RDWR, 0)
+			if err != nil {
+				return nil, err
+			}
+			return pipe{os.NewFile(uintptr(fd), "pipe")}, nil
+		}
+		<-time.After(again)
+	}
+	return nil, errors.New("no port")
+}
+
+func sendFrames() {
+	for {
+		<-time.After(100 * time.Millisecond)
+		eth, err := net.InterfaceByName("eth0")
+		if err != nil {
+			continue
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+		if err != nil {
+			continue
+		}
+		req, _ := unix.NewIfreq(eth.Name)
+		req.SetUint16(unix.IFF_UP)
+		_ = unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req)
+		frame := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, eth.HardwareAddr...)
+		frame = append(append(frame, 0x88, 0xb5), make([]byte, 46)...) // an experimental protocol
+		_ = unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: eth.Index, Halen: 6})
+		_ = unix.Close(fd)
+	}
+}
+
+func flood() error {
+	line := []byte(strings.Repeat("flood ", 20) + "\n")
+	for {
+		if _, err := os.Stdout.Write(line); err != nil {
+			return err
+		}
+	}
+}
