@@ -119,6 +119,9 @@ type Machine interface {
 	// Resume lets the vCPUs run. Resuming a running machine does nothing.
 	Resume(ctx context.Context) error
 
+	// Paused reports whether the vCPUs are stopped. It asks the VMM.
+	Paused(ctx context.Context) (bool, error)
+
 	// Kill ends the VM at once and returns when nothing of it is left but its logs.
 	// It is not an error if the VM has ended by itself.
 	Kill(ctx context.Context) error

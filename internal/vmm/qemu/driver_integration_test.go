@@ -121,6 +121,7 @@ func harness(t *testing.T, g ground) vmmtest.Harness {
 				t.Fatal(err)
 			}
 			_ = p.Kill()
+			_ = p.Release()
 		},
 		Files:    true,
 		Patience: 60 * time.Second,
@@ -130,4 +131,31 @@ func harness(t *testing.T, g ground) vmmtest.Harness {
 func TestConformance(t *testing.T) {
 	g := requireVM(t)
 	vmmtest.Run(t, func(t *testing.T) vmmtest.Harness { return harness(t, g) })
+}
+
+func TestProbe(t *testing.T) {
+	g := requireVM(t)
+	kvm, err := os.OpenFile(kvmDevice, os.O_RDWR, 0)
+	if err != nil {
+		t.Logf("no KVM to try: %v", err)
+	}
+	_ = kvm.Close()
+	verdicts := filepath.Join(t.TempDir(), "verdicts")
+	var took [2]time.Duration
+	var info [2]vmm.Info
+	for i := range took {
+		begin := time.Now()
+		d := openDriver(t, Options{Accel: Auto, Kernel: g.kernel, Verdicts: verdicts})
+		took[i], info[i] = time.Since(begin), d.Info()
+	}
+	t.Logf("%v, then %v: %+v", took[0], took[1], info[0])
+	if info[0] != info[1] {
+		t.Errorf("first %+v, then %+v", info[0], info[1])
+	}
+	if limit := firstWord + lastWord + killTimeout; took[0] > limit {
+		t.Errorf("the trial took %v, more than %v", took[0], limit)
+	}
+	if took[1] > 2*time.Second {
+		t.Errorf("a verdict that is known took %v", took[1])
+	}
 }

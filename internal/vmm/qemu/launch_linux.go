@@ -219,7 +219,7 @@ func (l *launch) openDisks(disks []vmm.Disk) error {
 		}
 		f, err := os.OpenFile(d.Path, flags, 0)
 		if err != nil {
-			return fault.Wrap(fault.Unavailable, err, "disk %s", d.Name).By(fault.Host)
+			return fault.Wrap(fault.Unavailable, err, "disk %s", d.Name).By(fault.Host).WithHint("aegis doctor")
 		}
 		l.recipe.Disks = append(l.recipe.Disks, diskFile{Name: d.Name, Format: d.Format, ReadOnly: d.ReadOnly, FD: l.inherit(f)})
 	}

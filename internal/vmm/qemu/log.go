@@ -17,9 +17,11 @@ const (
 
 // tailLog keeps the end of a stream: much of it in a file, some in memory.
 type tailLog struct {
-	file *os.File
+	file  *os.File
+	begun chan struct{} // closed when something has come
 
 	mu   sync.Mutex
+	once sync.Once
 	size int64
 	tail []byte
 }
@@ -35,7 +37,7 @@ func openLog(dir *os.File, name string, resume bool) (*tailLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &tailLog{file: f}
+	l := &tailLog{file: f, begun: make(chan struct{})}
 	if !resume {
 		return l, nil
 	}
@@ -51,6 +53,7 @@ func openLog(dir *os.File, name string, resume bool) (*tailLog, error) {
 func (l *tailLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.once.Do(func() { close(l.begun) })
 	l.tail = append(l.tail, p...)
 	if n := len(l.tail) - maxTail; n > 0 {
 		l.tail = append(l.tail[:0], l.tail[n:]...)

@@ -104,6 +104,7 @@ type suite struct {
 
 	mu      sync.Mutex
 	started []started
+	conns   []net.Conn
 }
 
 type started struct {
@@ -117,6 +118,10 @@ func (s *suite) killAll() {
 	s.mu.Lock()
 	all := s.started
 	s.started = nil
+	for _, c := range s.conns {
+		_ = c.Close()
+	}
+	s.conns = nil
 	s.mu.Unlock()
 	for _, st := range all {
 		if err := st.m.Kill(s.within(soon)); err != nil {
@@ -217,7 +222,9 @@ func (s *suite) answers(m vmm.Machine) {
 func (s *suite) tell(m vmm.Machine, w Word) {
 	s.Helper()
 	conn := s.dialGuest(m)
-	s.Cleanup(func() { _ = conn.Close() }) // closing before the guest has read may lose the word
+	s.mu.Lock()
+	s.conns = append(s.conns, conn) // closing before the guest has read may lose the word
+	s.mu.Unlock()
 	if !s.echoes(conn, s.h.Patience) {
 		s.Fatal("the guest does not answer")
 	}
