@@ -5,46 +5,29 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/logattr"
-	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
-// World is what instances stand on and are made with.
-type World struct {
-	Driver vmm.Driver
-	Ground Ground
-	Linker Linker
-	Log    *slog.Logger
-	Limits Limits
-}
-
-// Limits bounds how long things may take.
-type Limits struct {
-	// Boot protects clients from a guest that never comes up: from the VMM's start
-	// to the program's start. Emulated machines on a busy host are slow.
-	Boot time.Duration
-	// Grace is what a program gets between SIGTERM and SIGKILL.
-	Grace time.Duration
-	// PowerOff protects a stop from a guest that does not end: counted from the end
-	// of Grace.
-	PowerOff time.Duration
-	// Kill protects the daemon from a VMM that cannot even be killed.
-	Kill time.Duration
-}
-
-// DefaultLimits are the limits of a daemon.
-func DefaultLimits() Limits {
-	return Limits{Boot: 90 * time.Second, Grace: 10 * time.Second, PowerOff: 5 * time.Second, Kill: 20 * time.Second}
-}
-
-// request is an Event on its way to the actor. answer is buffered; it is nil for
-// events that are only told.
+// request is something on its way to the actor: an event, and who waits for it.
 type request struct {
-	ev     Event
-	answer chan answer
-	gaveUp bool // answer's owner no longer listens: abandon, or release what it got
+	ev   Event
+	hold *hold      // of Acquire, Start and Release
+	ask  chan error // of explicit requests; buffered
+	// gaveUp says that hold's owner no longer waits: abandon it, or release it.
+	gaveUp bool
+	exit   *programExit // of Exited
+	letGo  bool         // the daemon leaves; machine and files stay as they are
+}
+
+// hold is one reason to be awake. It belongs to the actor from the Acquire on; its
+// owner keeps it only to give it back.
+type hold struct {
+	owner string // for people: "run", "exec exec-...", "connection to port 80"
+	since time.Time
+	reply chan answer // buffered: the actor never waits for an owner
 }
 
 // answer tells a waiter how it went, and gives it the machine it now holds.
@@ -55,60 +38,94 @@ type answer struct {
 
 // actor owns one instance. Only its run goroutine touches the fields below ops.
 type actor struct {
-	id    ID
-	spec  Spec
-	world *World
-	log   *slog.Logger
-	idle  time.Duration // 0 is never
-
-	unlist  func() // gives the handle back
+	id      ID
+	spec    Spec
+	world   *World
+	log     *slog.Logger
+	output  Log          // what its processes write; nil if ephemeral
+	unlist  func()       // gives the handle back
+	publish func(Change) // tells those who watch
 	mailbox chan request
+	left    chan struct{} // closed when the machine is let go
 	ended   chan struct{} // closed when run has returned
+	view    atomic.Pointer[View]
 
-	ops     sync.WaitGroup // the operation in flight, and the watcher of the machine
-	done    chan error     // results of operations; at most one is in flight
+	ops     sync.WaitGroup // the operation in flight, and what watches the machine
+	done    chan result    // of operations; at most one is in flight
 	snap    Snap
-	since   time.Time // of the state
-	live    *live     // the machine, while there is one
-	booted  chan *live
+	record  Record
+	since   time.Time               // of the state
+	live    *live                   // the machine, while there is one
 	cancel  context.CancelCauseFunc // ends the operation in flight
-	holders []chan answer           // wait to be awake
-	askers  []chan answer           // wait for the goal
+	waiting []*hold
+	granted []*hold
+	askers  []chan error // wait for the goal
+	crashes crashes
 	timer   *time.Timer
 }
 
-func newActor(id ID, spec Spec, w *World) *actor {
+// result is how an operation ended.
+type result struct {
+	err    error
+	live   *live // of a machine that was started or found
+	paused bool  // it was found paused
+}
+
+func newActor(r Record, w *World) *actor {
 	t := time.NewTimer(time.Hour)
 	t.Stop()
-	return &actor{
-		id: id, spec: spec, world: w,
-		log:     w.Log.With(logattr.Instance(id), logattr.Handle(spec.Handle)),
+	a := &actor{
+		id: r.ID, spec: r.Spec, world: w,
+		log:     w.Log.With(logattr.Instance(r.ID), logattr.Handle(r.Spec.Handle)),
+		unlist:  func() {},
+		publish: func(Change) {},
 		mailbox: make(chan request),
+		left:    make(chan struct{}),
 		ended:   make(chan struct{}),
-		done:    make(chan error, 1),
-		booted:  make(chan *live, 1),
-		snap:    Snap{Enabled: true},
+		done:    make(chan result, 1),
+		snap:    Snap{Enabled: r.Enabled},
+		record:  r,
 		since:   time.Now(),
 		timer:   t,
 	}
+	a.refresh()
+	return a
 }
 
-// run is the actor's life: it ends when the instance is deleted and all it
-// started has ended.
+// run is the actor's life: it ends when the instance is deleted, or let go by a
+// daemon that leaves, and all it started has ended.
 func (a *actor) run() {
 	defer close(a.ended)
 	defer a.ops.Wait()
 	for a.snap.State != Deleted {
 		select {
 		case r := <-a.mailbox:
+			if r.letGo {
+				a.letGo()
+				return
+			}
 			a.take(r)
 		case <-a.timer.C:
 			a.step(Event{Kind: Idle})
-		case err := <-a.done:
-			a.finish(err)
+		case r := <-a.done:
+			a.finish(r)
 		case <-a.gone():
-			a.live = nil
+			a.lost()
 			a.step(Event{Kind: Died})
+		}
+		a.refresh()
+	}
+}
+
+// letGo leaves the machine, if there is one, to the next daemon.
+func (a *actor) letGo() {
+	for !a.snap.State.Settled() {
+		a.finish(<-a.done)
+	}
+	close(a.left)
+	if a.output != nil {
+		if err := a.output.Close(); err != nil {
+			a.log.Error("close log", logattr.Err(err))
 		}
 	}
 }
@@ -123,49 +140,64 @@ func (a *actor) gone() <-chan struct{} {
 }
 
 func (a *actor) take(r request) {
-	if r.gaveUp {
-		a.forget(r.answer)
+	switch {
+	case r.gaveUp:
+		a.forget(r.hold)
 		return
-	}
-	if r.answer != nil {
-		switch r.ev.Kind { //nolint:exhaustive // the other kinds carry no answer
-		case Acquire, Start:
-			a.holders = append(a.holders, r.answer)
-		default:
-			a.askers = append(a.askers, r.answer)
+	case r.exit != nil:
+		r.ev.Kind = a.programEnded(*r.exit)
+	case r.ev.Kind == Release:
+		i := slices.Index(a.granted, r.hold)
+		if i < 0 {
+			return
 		}
+		a.granted = slices.Delete(a.granted, i, i+1)
+		a.record.Active = time.Now()
+	case r.hold != nil:
+		a.waiting = append(a.waiting, r.hold)
+	case r.ask != nil:
+		a.askers = append(a.askers, r.ask)
 	}
 	a.step(r.ev)
 }
 
 // forget takes back what a caller that went away asked for.
-func (a *actor) forget(reply chan answer) {
-	if i := slices.Index(a.holders, reply); i >= 0 {
-		a.holders = slices.Delete(a.holders, i, i+1)
+func (a *actor) forget(h *hold) {
+	if i := slices.Index(a.waiting, h); i >= 0 {
+		a.waiting = slices.Delete(a.waiting, i, i+1)
 		a.step(Event{Kind: Abandon})
 		return
 	}
-	if got := <-reply; got.err == nil {
+	if i := slices.Index(a.granted, h); i >= 0 {
+		a.granted = slices.Delete(a.granted, i, i+1)
 		a.step(Event{Kind: Release})
 	}
 }
 
 // finish ends the operation in flight.
-func (a *actor) finish(err error) {
+func (a *actor) finish(r result) {
 	a.cancel(nil)
-	select {
-	case a.live = <-a.booted:
-	default:
+	if r.live != nil {
+		a.live = r.live
 	}
 	if a.live != nil && a.live.isGone() {
 		// The operation may have succeeded just before, or failed because of it.
-		if err == nil && a.snap.State != Stopping {
-			err = a.live.cause()
+		if r.err == nil && a.snap.State != Stopping {
+			r.err = a.live.cause()
 		}
-		a.live = nil
+		a.lost()
 		a.step(Event{Kind: Died})
 	}
-	a.step(Event{Kind: Done, Err: err})
+	a.step(Event{Kind: Done, Err: r.err, Paused: r.paused})
+}
+
+// lost lets go of a machine that has ended.
+func (a *actor) lost() {
+	l := a.live
+	a.live = nil
+	if a.snap.State != Stopping {
+		a.note(l.cause())
+	}
 }
 
 func (a *actor) step(ev Event) {
@@ -173,14 +205,18 @@ func (a *actor) step(ev Event) {
 	var effects []Effect
 	a.snap, effects = next(a.snap, ev)
 	if before.State != a.snap.State {
-		a.logChange(before.State, ev)
+		a.changed(before.State, ev)
+	}
+	if before.State != a.snap.State && a.snap.State == Stopped || before.Enabled != a.snap.Enabled {
+		a.remember()
 	}
 	for _, e := range effects {
 		a.perform(e)
 	}
 }
 
-func (a *actor) logChange(from State, ev Event) {
+// changed tells of a change of state.
+func (a *actor) changed(from State, ev Event) {
 	now := time.Now()
 	attrs := []slog.Attr{
 		logattr.From(from.String()), logattr.To(a.snap.State.String()),
@@ -190,55 +226,77 @@ func (a *actor) logChange(from State, ev Event) {
 		attrs = append(attrs, logattr.Err(ev.Err))
 	}
 	a.log.LogAttrs(context.Background(), slog.LevelInfo, "state", attrs...)
-	a.since = now
+	a.since, a.record.Updated = now, now
+	switch a.snap.State {
+	case Stopped:
+		a.record.Stopped = now
+		if from == Booting && ev.Err != nil {
+			a.note(ev.Err)
+		}
+	case Booting:
+		a.record.Stopped, a.record.Why = time.Time{}, ""
+	case Running, Pausing, Paused, Resuming, Stopping, Erasing, Deleted:
+	}
+	a.publish(Change{Time: now, ID: a.id, Handle: a.spec.Handle, From: from, To: a.snap.State, Why: ev.Kind.String()})
 }
 
 func (a *actor) perform(e Effect) {
+	l := a.live
 	switch e.Do {
 	case DoBoot:
 		a.begin(a.boot)
 	case DoPause:
-		a.begin(a.live.machine.Pause)
+		a.begin(func(ctx context.Context) result { return result{err: l.machine.Pause(ctx)} })
 	case DoResume:
-		a.begin(a.live.machine.Resume)
+		a.begin(func(ctx context.Context) result { return result{err: a.resume(ctx, l)} })
 	case DoStop:
-		l := a.live
-		a.begin(func(ctx context.Context) error { return a.stop(ctx, l) })
+		a.begin(func(ctx context.Context) result { return result{err: a.stop(ctx, l)} })
 	case DoErase:
-		a.begin(a.erase)
+		a.begin(func(ctx context.Context) result { return result{err: a.erase(ctx)} })
 	case Cancel:
 		a.cancel(ErrSuperseded)
 	case ArmIdle:
-		if a.idle > 0 {
-			a.timer.Reset(a.idle)
+		if a.spec.PauseAfter > 0 {
+			a.timer.Reset(a.spec.PauseAfter)
 		}
 	case DisarmIdle:
 		a.timer.Stop()
 	case AnswerHolds:
-		tell(a.holders, answer{e.Err, a.live})
-		a.holders = nil
+		a.answerHolds(e.Err)
 	case AnswerGoal:
-		tell(a.askers, answer{err: e.Err})
+		tell(a.askers, e.Err)
 		a.askers = nil
 	case Overrule:
 		last := len(a.askers) - 1
-		tell(a.askers[:last], answer{err: e.Err})
+		tell(a.askers[:last], e.Err)
 		a.askers = slices.Clone(a.askers[last:])
 	case Refuse:
 		last := len(a.askers) - 1
-		tell(a.askers[last:], answer{err: e.Err})
+		tell(a.askers[last:], e.Err)
 		a.askers = a.askers[:last]
 	}
 }
 
-func tell(waiters []chan answer, what answer) {
-	for _, w := range waiters {
-		w <- what
+func (a *actor) answerHolds(err error) {
+	for _, h := range a.waiting {
+		h.since = time.Now()
+		h.reply <- answer{err, a.live}
+	}
+	if err == nil {
+		a.granted = append(a.granted, a.waiting...)
+		a.record.Active = time.Now()
+	}
+	a.waiting = nil
+}
+
+func tell(askers []chan error, err error) {
+	for _, ask := range askers {
+		ask <- err
 	}
 }
 
 // begin runs an operation on the machine; its result comes back over a.done.
-func (a *actor) begin(op func(context.Context) error) {
+func (a *actor) begin(op func(context.Context) result) {
 	// Operations belong to the instance, not to the call that caused them.
 	ctx, cancel := context.WithCancelCause(context.Background())
 	a.cancel = cancel
@@ -247,32 +305,32 @@ func (a *actor) begin(op func(context.Context) error) {
 
 // hold waits until the instance is awake. The caller gives the hold back with
 // release, once. After an error there is nothing to give back.
-func (a *actor) hold(ctx context.Context, kind EventKind) (*live, error) {
-	reply := make(chan answer, 1) // buffered: the actor never waits for a caller
-	if err := a.send(ctx, request{ev: Event{Kind: kind}, answer: reply}); err != nil {
-		return nil, err
+func (a *actor) hold(ctx context.Context, kind EventKind, owner string) (*hold, *live, error) {
+	h := &hold{owner: owner, reply: make(chan answer, 1)}
+	if err := a.send(ctx, request{ev: Event{Kind: kind}, hold: h}); err != nil {
+		return nil, nil, err
 	}
 	select {
-	case got := <-reply:
-		return got.live, got.err
+	case got := <-h.reply:
+		return h, got.live, got.err
 	case <-ctx.Done():
 	}
 	// The answer may be under way: what counts is what the actor believes.
-	a.tell(request{answer: reply, gaveUp: true})
-	return nil, context.Cause(ctx)
+	a.tell(request{hold: h, gaveUp: true})
+	return nil, nil, context.Cause(ctx)
 }
 
-func (a *actor) release() { a.tell(request{ev: Event{Kind: Release}}) }
+func (a *actor) release(h *hold) { a.tell(request{ev: Event{Kind: Release}, hold: h}) }
 
 // ask makes an explicit request and waits until it has come true.
 func (a *actor) ask(ctx context.Context, kind EventKind) error {
-	reply := make(chan answer, 1)
-	if err := a.send(ctx, request{ev: Event{Kind: kind}, answer: reply}); err != nil {
+	reply := make(chan error, 1)
+	if err := a.send(ctx, request{ev: Event{Kind: kind}, ask: reply}); err != nil {
 		return err
 	}
 	select {
-	case got := <-reply:
-		return got.err
+	case err := <-reply:
+		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -289,7 +347,7 @@ func (a *actor) send(ctx context.Context, r request) error {
 	}
 }
 
-// tell sends an event that nobody waits for.
+// tell sends something that nobody waits for.
 func (a *actor) tell(r request) {
 	select {
 	case a.mailbox <- r:

@@ -90,8 +90,9 @@ func (k EventKind) String() string { return eventNames[k] }
 
 // Event is one thing that happened to an instance.
 type Event struct {
-	Kind EventKind
-	Err  error // Done only
+	Kind   EventKind
+	Err    error // Done only
+	Paused bool  // Done of Booting only: the machine was found paused
 }
 
 // EffectKind is what the actor does for the transition function.
@@ -209,7 +210,7 @@ func (t *transition) apply(ev Event) {
 		}
 		return
 	case Done:
-		t.done(ev.Err)
+		t.done(ev.Err, ev.Paused)
 	case Exited, Crashed:
 		t.exited(ev.Kind == Crashed)
 	case Died:
@@ -305,7 +306,7 @@ func (t *transition) reset() {
 
 // done ends the operation in flight. Each has one outcome for success and one for
 // failure; a lost machine makes any of them Stopped.
-func (t *transition) done(err error) {
+func (t *transition) done(err error, paused bool) {
 	was := t.State
 	if was.Settled() {
 		return
@@ -313,6 +314,9 @@ func (t *transition) done(err error) {
 	switch was {
 	case Booting:
 		t.State = pick(err, Running, Stopped)
+		if err == nil && paused {
+			t.State = Paused
+		}
 	case Pausing:
 		t.State = pick(err, Paused, Running)
 	case Resuming:
@@ -335,7 +339,7 @@ func (t *transition) done(err error) {
 	switch {
 	case err != nil:
 		t.failed(was, err)
-	case was == Booting && (t.Goal == Free || t.Goal == ToRunning || t.Goal == ToPaused):
+	case was == Booting && t.State == Running && (t.Goal == Free || t.Goal == ToRunning || t.Goal == ToPaused):
 		// Even if the program has ended by now or is to be paused: those who waited
 		// had their start. Left waiting they would start it again for ever.
 		t.answerHolds(nil)

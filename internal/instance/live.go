@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
@@ -20,8 +22,32 @@ type live struct {
 	guest   Guest
 	program Attachment
 
-	gone chan struct{} // closed when the machine has ended; exit is set then
-	exit vmm.Exit
+	started time.Time
+	gone    chan struct{} // closed when the machine has ended; exit is set then
+	exit    vmm.Exit
+
+	mu      sync.Mutex
+	orphans []guestproto.ExecID // to be killed when the guest is awake
+}
+
+// disown notes an exec that the guest could not be told to kill.
+func (l *live) disown(id guestproto.ExecID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.orphans = append(l.orphans, id)
+}
+
+// reap kills what was disowned while the guest slept.
+func (l *live) reap(ctx context.Context) {
+	l.mu.Lock()
+	ids := l.orphans
+	l.orphans = nil
+	l.mu.Unlock()
+	for _, id := range ids {
+		if err := l.guest.Kill(ctx, id, 9); err != nil {
+			l.disown(id)
+		}
+	}
 }
 
 func (l *live) isGone() bool {
@@ -61,37 +87,63 @@ func or(s, other string) string {
 }
 
 // boot is the operation of Booting: from nothing to the program running.
-func (a *actor) boot(ctx context.Context) error {
+func (a *actor) boot(ctx context.Context) result {
 	ctx, cancel := context.WithTimeoutCause(ctx, a.world.Limits.Boot,
 		fault.New(fault.Timeout, "the VM was not ready within %v", a.world.Limits.Boot).By(fault.Guest).
 			WithHint("the host may be overloaded; see: aegis doctor"))
 	defer cancel()
-	recipe, magic, err := a.world.Ground.Prepare(ctx, a.id, a.spec)
+	if err := a.world.admit(a.spec.Memory); err != nil {
+		return result{err: err}
+	}
+	recipe, err := a.world.Ground.Prepare(ctx, a.id, a.spec, a.record.Magic)
 	if err != nil {
-		return err
+		return result{err: err}
 	}
 	m, err := a.world.Driver.Start(ctx, recipe, vmm.Boot{})
 	if err != nil {
-		return fmt.Errorf("start %s: %w", a.id, err)
+		return result{err: fmt.Errorf("start %s: %w", a.id, err)}
 	}
-	l := &live{machine: m, gone: make(chan struct{})}
-	a.ops.Go(func() { a.watch(context.WithoutCancel(ctx), l) })
-	if err := a.enter(ctx, l, magic); err != nil {
-		return a.giveUp(ctx, l, err)
+	l := a.follow(ctx, m)
+	if a.output != nil {
+		a.output.Restart()
 	}
-	a.booted <- l
-	return nil
+	err = a.enter(ctx, l, func(ctx context.Context) error {
+		if err := a.link(ctx, l, a.hello()); err != nil {
+			return err
+		}
+		if err := l.guest.Spawn(ctx, a.program()); err != nil {
+			return err
+		}
+		return a.attach(ctx, l, 0)
+	})
+	if err != nil {
+		return result{err: a.giveUp(ctx, l, err)}
+	}
+	return result{live: l}
 }
 
-// watch waits for the end of a machine. It is the only reader of Wait.
-func (a *actor) watch(ctx context.Context, l *live) {
-	l.exit, _ = l.machine.Wait(ctx) // ctx never ends: the machine does, by itself or by Kill
-	close(l.gone)
+// follow watches a machine that has been started or found.
+func (a *actor) follow(ctx context.Context, m vmm.Machine) *live {
+	l := &live{machine: m, gone: make(chan struct{}), started: time.Now()}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	a.ops.Go(func() {
+		defer close(l.gone)
+		defer cancel()
+		l.exit, _ = m.Wait(ctx) // the machine ends, or it is let go
+	})
+	a.ops.Go(func() {
+		select {
+		case <-a.left:
+			cancel()
+		case <-l.gone:
+		}
+	})
+	return l
 }
 
-// enter makes the link and starts the program. It ends early when the machine
+// enter does what makes a machine an instance's own. It ends early when the machine
 // does.
-func (a *actor) enter(ctx context.Context, l *live, magic guestproto.Magic) error {
+func (a *actor) enter(ctx context.Context, l *live, do func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := make(chan struct{})
@@ -103,19 +155,82 @@ func (a *actor) enter(ctx context.Context, l *live, magic guestproto.Magic) erro
 		case <-stop:
 		}
 	})
+	return do(ctx)
+}
+
+// link makes the link to the guest. It ends with the machine; attachments do too.
+func (a *actor) link(ctx context.Context, l *live, hello guestproto.Hello) error {
 	var err error
-	if l.guest, err = a.world.Linker.Link(ctx, l.machine, magic, a.hello()); err != nil {
+	if l.guest, err = a.world.Linker.Link(ctx, l.machine, a.record.Magic, hello); err != nil {
 		return err
 	}
-	a.ops.Go(func() { // a machine that is gone has no link; attachments end
+	a.ops.Go(func() {
 		<-l.gone
-		_ = l.guest.Close() // nothing to be done about it
+		_ = l.guest.Close() // there is nobody to tell at its other end
 	})
-	if err := l.guest.Spawn(ctx, a.program()); err != nil {
+	return nil
+}
+
+// attach joins the program's output from offset on; what a persistent instance
+// writes is stored from here on.
+func (a *actor) attach(ctx context.Context, l *live, offset uint64) error {
+	var err error
+	if l.program, err = l.guest.Attach(ctx, guestproto.ProgramID, offset); err != nil {
 		return err
 	}
-	l.program, err = l.guest.Attach(ctx, guestproto.ProgramID, 0)
-	return err
+	if !a.spec.Ephemeral {
+		a.ops.Go(func() { a.pump(context.WithoutCancel(ctx), l) })
+	}
+	return nil
+}
+
+// resume is the operation of Resuming. The guest's clock stood still: it is set
+// before anybody is told that the instance is awake.
+func (a *actor) resume(ctx context.Context, l *live) error {
+	if err := l.machine.Resume(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.world.Limits.Thaw)
+	defer cancel()
+	if l.guest == nil {
+		return a.join(ctx, l)
+	}
+	if err := l.guest.Thaw(ctx); err != nil {
+		return err
+	}
+	l.reap(ctx)
+	return nil
+}
+
+// adopt is the operation of Booting in a daemon that finds its instance's machine
+// running, as an earlier daemon left it.
+func (a *actor) adopt(m vmm.Machine) func(context.Context) result {
+	return func(ctx context.Context) result {
+		ctx, cancel := context.WithTimeout(ctx, a.world.Limits.Boot)
+		defer cancel()
+		l := a.follow(ctx, m)
+		paused, err := m.Paused(ctx)
+		if err == nil && !paused {
+			err = a.enter(ctx, l, func(ctx context.Context) error { return a.join(ctx, l) })
+		}
+		if err != nil {
+			return result{err: a.giveUp(ctx, l, fmt.Errorf("adopt %s: %w", a.id, err))}
+		}
+		return result{live: l, paused: paused}
+	}
+}
+
+// join makes the link to a guest that an earlier daemon had a link to, and goes on
+// with the program's output where that one stored it.
+func (a *actor) join(ctx context.Context, l *live) error {
+	offset := a.output.Offset()
+	hello := a.hello()
+	hello.Identity = nil // it has one
+	hello.Owned = []guestproto.Owned{{Exec: guestproto.ProgramID, Offset: offset}}
+	if err := a.link(ctx, l, hello); err != nil {
+		return err
+	}
+	return a.attach(ctx, l, offset)
 }
 
 // giveUp ends a machine that did not come up and says why: what ended the machine
@@ -158,12 +273,22 @@ func (a *actor) stop(ctx context.Context, l *live) error {
 
 // erase is the operation of Erasing. The handle is free before the deletion is
 // answered.
-func (a *actor) erase(context.Context) error {
+func (a *actor) erase(ctx context.Context) error {
 	if err := a.world.Ground.Clear(a.id); err != nil {
 		return fmt.Errorf("delete %s: %w", a.id, err)
 	}
-	a.unlist()
-	return nil
+	if a.spec.Ephemeral {
+		a.unlist()
+		return nil
+	}
+	err := a.output.Close()
+	if err == nil {
+		err = a.world.Store.DeleteInstance(ctx, a.id)
+	}
+	if err == nil {
+		a.unlist()
+	}
+	return err
 }
 
 func (a *actor) powerOff(ctx context.Context, l *live) {
@@ -183,30 +308,50 @@ func (a *actor) powerOff(ctx context.Context, l *live) {
 }
 
 func (a *actor) hello() guestproto.Hello {
-	rekey := guestproto.NewMagic()
 	return guestproto.Hello{
 		MinVersion: guestproto.MinVersion,
 		Version:    guestproto.Version,
-		Rekey:      &rekey,
 		Owned:      []guestproto.Owned{},
 		Identity:   newIdentity(a.id, a.spec.Handle),
 	}
 }
 
 func (a *actor) program() guestproto.Spawn {
-	env := make([]string, 0, len(a.spec.Env))
-	for _, k := range slices.Sorted(maps.Keys(a.spec.Env)) {
-		env = append(env, k+"="+a.spec.Env[k])
-	}
-	return guestproto.Spawn{
+	spawn := guestproto.Spawn{
 		ID:      guestproto.ProgramID,
 		Command: a.spec.Command,
-		Env:     env,
+		Env:     envList(a.spec.Env),
 		Workdir: a.spec.Workdir,
 		User:    a.spec.User,
 		TTY:     a.spec.TTY,
 		Stdin:   a.spec.Stdin,
 	}
+	if !a.spec.Ephemeral {
+		spawn.Ring = programRing
+	}
+	return spawn
+}
+
+// programRing is how much output the guest keeps on its disk while no daemon is
+// there to store it. When that is full too, the program waits.
+const programRing = 64 << 20
+
+// envList returns an environment as KEY=VALUE in a stable order.
+func envList(env map[string]string) []string {
+	out := make([]string, 0, len(env))
+	for _, k := range slices.Sorted(maps.Keys(env)) {
+		out = append(out, k+"="+env[k])
+	}
+	return out
+}
+
+func mergeEnv(base, over map[string]string) map[string]string {
+	out := maps.Clone(base)
+	if out == nil {
+		out = map[string]string{}
+	}
+	maps.Copy(out, over)
+	return out
 }
 
 func newIdentity(id ID, handle string) *guestproto.Identity {

@@ -12,9 +12,10 @@ import (
 // Ground prepares what a machine stands on, and clears it away again. Package
 // machine implements it.
 type Ground interface {
-	// Prepare makes the instance's folder with its disks and returns the recipe of
-	// its machine, and the command line's magic. After an error nothing is left.
-	Prepare(ctx context.Context, id ID, spec Spec) (vmm.Spec, guestproto.Magic, error)
+	// Prepare makes the instance's folder with its disks, where they are not there
+	// yet, and returns the recipe of its machine. The guest's first magic is magic.
+	// After an error nothing is left but what was there before.
+	Prepare(ctx context.Context, id ID, spec Spec, magic guestproto.Magic) (vmm.Spec, error)
 
 	// Clear removes everything of the instance from the disk. It is idempotent.
 	Clear(id ID) error
@@ -45,6 +46,10 @@ type Guest interface {
 
 	Kill(ctx context.Context, exec guestproto.ExecID, signal int) error
 
+	// Thaw sets the guest's clock and reseeds its random numbers, then lets frozen
+	// processes run.
+	Thaw(ctx context.Context) error
+
 	// PowerOff asks for an orderly end; the machine's Wait tells when it came.
 	PowerOff(ctx context.Context, grace time.Duration) error
 
@@ -57,6 +62,10 @@ type Guest interface {
 // Recv and Send may be used by one goroutine each, Close by any. Not reading
 // stops the process when its buffer is full; nothing is dropped.
 type Attachment interface {
+	// Offset returns the end of the last frame that Recv returned, in the process's
+	// output log.
+	Offset() uint64
+
 	// Recv returns the next Stdout, Stderr or Exit frame; io.EOF after Exit. The
 	// payload is valid until the next call.
 	Recv() (frame.Frame, error)
@@ -66,5 +75,34 @@ type Attachment interface {
 	Send(f frame.Frame) error
 
 	// Close detaches. The process goes on.
+	Close() error
+}
+
+// Logs keeps what the processes of persistent instances write. Package logstore
+// implements it.
+type Logs interface {
+	// Open opens the log of an instance, for the one writer it has.
+	Open(id ID) (Log, error)
+}
+
+// Log is where the output of one instance goes. Its methods may be called together.
+type Log interface {
+	// Program stores output of the instance's program that ends at offset in the
+	// guest's output log.
+	Program(stream frame.Type, data []byte, offset uint64) error
+
+	// Exec stores output of another process.
+	Exec(id guestproto.ExecID, stream frame.Type, data []byte) error
+
+	// System stores a remark of AegisVM's own.
+	System(text string) error
+
+	// Offset returns how far the program's output is stored.
+	Offset() uint64
+
+	// Restart begins a new output log: Offset is 0 again.
+	Restart()
+
+	// Close ends the log; followers get what is left.
 	Close() error
 }

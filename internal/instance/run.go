@@ -26,25 +26,18 @@ func (s *Set) Run(ctx context.Context, spec Spec) (*Run, error) {
 	if err := spec.Complete(); err != nil {
 		return nil, err
 	}
-	a, err := s.add(spec)
+	a, err := s.add(newRecord(spec))
 	if err != nil {
 		return nil, err
 	}
-	l, err := a.hold(ctx, Start)
+	s.begin(a)
+	_, l, err := a.hold(ctx, Start, "run")
 	if err != nil {
 		err = s.explain(err)
 		return nil, errors.Join(err, a.delete(ctx))
 	}
 	remove := func() error { return a.delete(ctx) }
 	return &Run{set: s, actor: a, live: l, close: sync.OnceValue(remove)}, nil
-}
-
-// explain puts what a caller of a shutting daemon sees in terms of the shutdown.
-func (s *Set) explain(err error) error {
-	if s.isClosing() && (errors.Is(err, ErrSuperseded) || errors.Is(err, ErrDeleted) || errors.Is(err, ErrEnded)) {
-		return errClosing
-	}
-	return err
 }
 
 // delete deletes the instance and waits until nothing of it is left, whether or
@@ -72,6 +65,9 @@ func (r *Run) Recv() (frame.Frame, error) {
 	}
 	return f, fault.Wrap(fault.Unavailable, err, "lost the connection to the VM").By(fault.Guest)
 }
+
+// Offset implements Attachment.
+func (r *Run) Offset() uint64 { return r.live.program.Offset() }
 
 // Send implements Attachment.
 func (r *Run) Send(f frame.Frame) error { return r.live.program.Send(f) }

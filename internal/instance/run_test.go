@@ -46,7 +46,7 @@ func TestRun(t *testing.T) {
 		if r, err = s.Run(t.Context(), Spec{Handle: "one", Command: []string{"true"}}); err != nil {
 			t.Fatalf("the name is not free again: %v", err)
 		}
-		if err := s.Close(t.Context()); err != nil {
+		if err := s.Close(t.Context(), false); err != nil {
 			t.Error(err)
 		}
 		if _, err := r.Recv(); fault.KindOf(err) != fault.Unavailable {
@@ -147,11 +147,14 @@ func TestInterleavings(t *testing.T) {
 				w.dieAfter = time.Duration(rng.IntN(4000)) * time.Millisecond
 			}
 			s := NewSet(w.world())
-			a, err := s.add(Spec{Handle: fmt.Sprint("h", seed), Command: []string{"x"}})
+			v, err := s.Create(t.Context(), Spec{Handle: fmt.Sprint("h", seed), Command: []string{"x"}, PauseAfter: 500 * time.Millisecond})
 			if err != nil {
 				t.Fatal(err)
 			}
-			a.idle = 500 * time.Millisecond
+			a, err := s.find(string(v.ID))
+			if err != nil {
+				t.Fatal(err)
+			}
 			var wg sync.WaitGroup
 			for range 8 {
 				at := time.Duration(rng.IntN(5000)) * time.Millisecond
@@ -165,12 +168,12 @@ func TestInterleavings(t *testing.T) {
 						_ = a.ask(ctx, kind)
 						return
 					}
-					if l, err := a.hold(ctx, kind); err == nil {
+					if h, l, err := a.hold(ctx, kind, "test"); err == nil {
 						if l == nil {
 							t.Error("a hold without a machine")
 						}
 						time.Sleep(patience)
-						a.release()
+						a.release(h)
 					}
 				})
 			}
@@ -178,10 +181,13 @@ func TestInterleavings(t *testing.T) {
 			if m, _ := w.left(); m > 1 {
 				t.Errorf("seed %d: %d machines for one instance", seed, m)
 			}
-			if err := s.Close(t.Context()); err != nil {
+			if err := s.Delete(t.Context(), string(v.ID)); err != nil {
 				t.Error(err)
 			}
 			checkNothingLeft(t, w, s)
+			if err := s.Close(t.Context(), false); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }
@@ -201,7 +207,7 @@ func TestRecover(t *testing.T) {
 			t.Error(err)
 		}
 		checkNothingLeft(t, w, s)
-		if err := dead.Close(t.Context()); err != nil {
+		if err := dead.Close(t.Context(), false); err != nil {
 			t.Error(err)
 		}
 	})

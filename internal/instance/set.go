@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/logattr"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
@@ -15,31 +19,237 @@ import (
 type Set struct {
 	world World
 
-	mu      sync.Mutex // protects what follows; never held over I/O
-	actors  map[ID]*actor
-	handles map[string]ID
-	closing bool
-	wg      sync.WaitGroup
+	mu       sync.Mutex // protects what follows; never held over I/O
+	actors   map[ID]*actor
+	handles  map[string]ID
+	watchers map[chan Change]bool
+	closing  bool
+	wg       sync.WaitGroup
 }
 
 // NewSet returns an empty Set. It does no I/O.
 func NewSet(w World) *Set {
-	return &Set{world: w, actors: map[ID]*actor{}, handles: map[string]ID{}}
+	return &Set{world: w, actors: map[ID]*actor{}, handles: map[string]ID{}, watchers: map[chan Change]bool{}}
 }
 
-// Recover clears away what an earlier daemon left behind. It is called once,
+// Len returns how many instances there are.
+func (s *Set) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.actors)
+}
+
+// List returns all instances, oldest first.
+func (s *Set) List() []View {
+	all := s.all()
+	out := make([]View, 0, len(all))
+	for _, a := range all {
+		out = append(out, *a.view.Load())
+	}
+	slices.SortFunc(out, func(a, b View) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return out
+}
+
+// Get returns the instance with that id or handle.
+func (s *Set) Get(ref string) (View, error) {
+	a, err := s.find(ref)
+	if err != nil {
+		return View{}, err
+	}
+	return *a.view.Load(), nil
+}
+
+func (s *Set) all() []*actor {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*actor, 0, len(s.actors))
+	for _, a := range s.actors {
+		out = append(out, a)
+	}
+	return out
+}
+
+func (s *Set) find(ref string) (*actor, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := ID(ref)
+	if byHandle, ok := s.handles[ref]; ok {
+		id = byHandle
+	}
+	if a, ok := s.actors[id]; ok {
+		return a, nil
+	}
+	return nil, fault.New(fault.NotFound, "there is no instance %q", ref).WithHint("see: aegis instance list")
+}
+
+// add starts the actor of an instance. The handle is unique from here on.
+func (s *Set) add(r Record) (*actor, error) {
+	if r.Spec.Handle == "" {
+		r.Spec.Handle = string(r.ID)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return nil, errClosing
+	}
+	if owner, ok := s.handles[r.Spec.Handle]; ok {
+		return nil, fault.New(fault.Conflict, "the name %q is taken by %s", r.Spec.Handle, owner).
+			WithHint("choose another --name, or none")
+	}
+	a := newActor(r, &s.world)
+	s.actors[r.ID] = a
+	s.handles[r.Spec.Handle] = r.ID
+	a.unlist = func() { s.remove(a) }
+	a.publish = s.publish
+	return a, nil
+}
+
+// begin lets an actor that was added run.
+func (s *Set) begin(a *actor) { s.wg.Go(a.run) }
+
+func (s *Set) remove(a *actor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.actors, a.id)
+	delete(s.handles, a.spec.Handle)
+}
+
+func newRecord(spec Spec) Record {
+	now := time.Now()
+	return Record{ID: NewID(), Spec: spec, Enabled: true, Created: now, Updated: now, Magic: guestproto.NewMagic()}
+}
+
+// Watch returns a channel of all changes of state from now on. A watcher that does
+// not keep up is let go: its channel is closed. So is every channel when the Set
+// closes. stop ends the watch; it may be called again.
+func (s *Set) Watch() (changes <-chan Change, stop func()) {
+	c := make(chan Change, 256)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		close(c)
+		return c, func() {}
+	}
+	s.watchers[c] = true
+	return c, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.unwatch(c)
+	}
+}
+
+func (s *Set) publish(c Change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for w := range s.watchers {
+		select {
+		case w <- c:
+		default:
+			s.unwatch(w)
+		}
+	}
+}
+
+// unwatch lets a watcher go. The caller holds mu.
+func (s *Set) unwatch(c chan Change) {
+	if s.watchers[c] {
+		delete(s.watchers, c)
+		close(c)
+	}
+}
+
+// Close ends the Set. Ephemeral instances are deleted; the others go on without a
+// daemon if keep is set, else they are stopped. All at once; it returns when all have
+// ended. Calls in progress end with an error; new ones are refused.
+func (s *Set) Close(ctx context.Context, keep bool) error {
+	s.mu.Lock()
+	s.closing = true
+	for c := range s.watchers {
+		s.unwatch(c)
+	}
+	s.mu.Unlock()
+	all := s.all()
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, a := range all {
+		wg.Go(func() { errs[i] = a.leave(ctx, keep) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("end instances: %w", err)
+	}
+	s.wg.Wait()
+	return nil
+}
+
+var errClosing = fault.New(fault.Unavailable, "aegisd is shutting down").WithHint("start it again: aegis up")
+
+func (s *Set) isClosing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
+// explain puts what a caller of a shutting daemon sees in terms of the shutdown.
+func (s *Set) explain(err error) error {
+	if s.isClosing() && (errors.Is(err, ErrSuperseded) || errors.Is(err, ErrDeleted) || errors.Is(err, ErrEnded)) {
+		return errClosing
+	}
+	return err
+}
+
+// Recover takes over what an earlier daemon left: instances are known again, machines
+// that run are adopted, and what nobody owns is cleared away. It is called once,
 // before anything else.
 func (s *Set) Recover(ctx context.Context) error {
+	records, err := s.world.Store.LoadInstances(ctx)
+	if err != nil {
+		return err
+	}
+	known := map[ID]bool{}
+	for _, r := range records {
+		known[r.ID] = true
+		if err := s.adopt(ctx, r); err != nil {
+			return fmt.Errorf("take over %s: %w", r.ID, err)
+		}
+	}
 	ids, err := s.world.Ground.Leftovers()
 	if err != nil {
 		return fmt.Errorf("list instances: %w", err)
 	}
 	var errs []error
 	for _, id := range ids {
-		s.world.Log.InfoContext(ctx, "clear away", logattr.Instance(id))
-		errs = append(errs, s.clearAway(ctx, id))
+		if !known[id] {
+			s.world.Log.InfoContext(ctx, "clear away", logattr.Instance(id))
+			errs = append(errs, s.clearAway(ctx, id))
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// adopt makes an instance known again, with its machine if that still runs.
+func (s *Set) adopt(ctx context.Context, r Record) error {
+	a, err := s.add(r)
+	if err != nil {
+		return err
+	}
+	if a.output, err = s.world.Logs.Open(r.ID); err != nil {
+		return err
+	}
+	m, err := s.world.Driver.Adopt(ctx, s.world.Ground.Dir(r.ID))
+	switch {
+	case err == nil:
+		a.snap.State = Booting
+		a.begin(a.adopt(m))
+	case r.Stopped.IsZero() && errors.Is(err, vmm.ErrEnded):
+		a.record.Stopped = time.Now()
+		a.note(fault.New(fault.Unavailable, "the VM ended while no daemon ran"))
+	case !errors.Is(err, vmm.ErrEnded):
+		return err
+	}
+	a.refresh()
+	s.begin(a)
+	return nil
 }
 
 // clearAway ends the machine of an instance that nobody owns, if it still runs, and
@@ -55,72 +265,4 @@ func (s *Set) clearAway(ctx context.Context, id ID) error {
 		return fmt.Errorf("end what is left of %s: %w", id, err)
 	}
 	return s.world.Ground.Clear(id)
-}
-
-// Len returns how many instances there are.
-func (s *Set) Len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.actors)
-}
-
-// Close deletes ephemeral instances, all at once, and waits for their end. Calls in
-// progress end with an error; new ones are refused.
-func (s *Set) Close(ctx context.Context) error {
-	s.mu.Lock()
-	s.closing = true
-	all := make([]*actor, 0, len(s.actors))
-	for _, a := range s.actors {
-		all = append(all, a)
-	}
-	s.mu.Unlock()
-	errs := make([]error, len(all))
-	var wg sync.WaitGroup
-	for i, a := range all {
-		wg.Go(func() { errs[i] = a.ask(ctx, Delete) })
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("end instances: %w", err)
-	}
-	s.wg.Wait()
-	return nil
-}
-
-var errClosing = fault.New(fault.Unavailable, "aegisd is shutting down").WithHint("start it again: aegis up")
-
-// add makes an instance and starts its actor. The handle is unique from here on.
-func (s *Set) add(spec Spec) (*actor, error) {
-	id := NewID()
-	if spec.Handle == "" {
-		spec.Handle = string(id)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing {
-		return nil, errClosing
-	}
-	if owner, ok := s.handles[spec.Handle]; ok {
-		return nil, fault.New(fault.Conflict, "the name %q is taken by %s", spec.Handle, owner).
-			WithHint("choose another --name, or none")
-	}
-	a := newActor(id, spec, &s.world)
-	s.actors[id] = a
-	s.handles[spec.Handle] = id
-	a.unlist = func() { s.remove(a) }
-	s.wg.Go(a.run)
-	return a, nil
-}
-
-func (s *Set) remove(a *actor) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.actors, a.id)
-	delete(s.handles, a.spec.Handle)
-}
-
-func (s *Set) isClosing() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closing
 }

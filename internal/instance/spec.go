@@ -36,6 +36,9 @@ type Spec struct {
 	Ephemeral bool           // deleted when its program ends or its client goes
 	Stdin     bool           // the program reads its standard input from the client
 	TTY       *frame.Winsize // the program gets a terminal of that size
+	// PauseAfter is how long nothing must hold the instance before it is paused; 0 is
+	// never.
+	PauseAfter time.Duration
 }
 
 // Defaults and limits of a Spec.

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,19 +25,23 @@ type stubWorld struct {
 	linkErr     error
 	spawnErr    error
 	dieAfter    time.Duration // 0 is never
+	runs        time.Duration // of a program
+	status      int32         // of a program
 
 	mu       sync.Mutex
 	machines map[*stubMachine]bool
 	ground   map[ID]bool
+	records  map[ID]Record
+	logs     map[ID]*stubLog
 	boots    int
 }
 
 func newStubWorld() *stubWorld {
-	return &stubWorld{start: 100 * time.Millisecond, link: time.Second, machines: map[*stubMachine]bool{}, ground: map[ID]bool{}}
+	return &stubWorld{start: 100 * time.Millisecond, link: time.Second, runs: time.Second, status: 7, machines: map[*stubMachine]bool{}, ground: map[ID]bool{}, records: map[ID]Record{}, logs: map[ID]*stubLog{}}
 }
 
 func (w *stubWorld) world() World {
-	return World{Driver: w, Ground: w, Linker: w, Log: slog.New(slog.DiscardHandler), Limits: DefaultLimits()}
+	return World{Driver: w, Ground: w, Linker: w, Store: w, Logs: w, Log: slog.New(slog.DiscardHandler), Limits: DefaultLimits()}
 }
 
 func (w *stubWorld) left() (machines, ground int) {
@@ -52,11 +59,11 @@ func nap(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func (w *stubWorld) Prepare(_ context.Context, id ID, _ Spec) (vmm.Spec, guestproto.Magic, error) {
+func (w *stubWorld) Prepare(_ context.Context, id ID, _ Spec, _ guestproto.Magic) (vmm.Spec, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ground[id] = true
-	return vmm.Spec{ID: string(id)}, guestproto.NewMagic(), nil
+	return vmm.Spec{ID: string(id)}, nil
 }
 
 func (w *stubWorld) Clear(id ID) error {
@@ -73,6 +80,68 @@ func (w *stubWorld) Leftovers() ([]ID, error) {
 	defer w.mu.Unlock()
 	return keys(w.ground), nil
 }
+
+func (w *stubWorld) LoadInstances(context.Context) ([]Record, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Values(w.records)), nil
+}
+
+func (w *stubWorld) SaveInstance(_ context.Context, r Record) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.records[r.ID] = r
+	return nil
+}
+
+func (w *stubWorld) DeleteInstance(_ context.Context, id ID) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.records, id)
+	return nil
+}
+
+func (w *stubWorld) Open(id ID) (Log, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.logs[id] == nil {
+		w.logs[id] = &stubLog{}
+	}
+	return w.logs[id], nil
+}
+
+// stubLog keeps what was stored as text.
+type stubLog struct {
+	mu     sync.Mutex
+	text   strings.Builder
+	offset uint64
+}
+
+func (l *stubLog) add(s string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.WriteString(s)
+	return nil
+}
+
+func (l *stubLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *stubLog) Program(_ frame.Type, data []byte, offset uint64) error {
+	l.offset = offset
+	return l.add(string(data))
+}
+
+func (l *stubLog) Exec(_ guestproto.ExecID, _ frame.Type, data []byte) error {
+	return l.add(string(data))
+}
+func (l *stubLog) System(text string) error { return l.add("[system] " + text + "\n") }
+func (l *stubLog) Offset() uint64           { return l.offset }
+func (l *stubLog) Restart()                 { l.offset = 0 }
+func (l *stubLog) Close() error             { return nil }
 
 func (w *stubWorld) Info() vmm.Info { return vmm.Info{Name: "stub"} }
 
@@ -148,8 +217,9 @@ func (m *stubMachine) op(ctx context.Context) error {
 	}
 }
 
-func (m *stubMachine) Pause(ctx context.Context) error  { return m.op(ctx) }
-func (m *stubMachine) Resume(ctx context.Context) error { return m.op(ctx) }
+func (m *stubMachine) Pause(ctx context.Context) error      { return m.op(ctx) }
+func (m *stubMachine) Resume(ctx context.Context) error     { return m.op(ctx) }
+func (m *stubMachine) Paused(context.Context) (bool, error) { return false, nil }
 func (m *stubMachine) Kill(context.Context) error {
 	m.end(vmm.Exit{Reason: vmm.Killed})
 	return nil
@@ -164,7 +234,7 @@ func (m *stubMachine) AttachNetwork(context.Context) (net.Conn, error) {
 }
 func (m *stubMachine) Usage() (vmm.Usage, error) { return vmm.Usage{}, nil }
 
-// stubGuest runs one program that ends with status 7 after a second.
+// stubGuest runs programs that end after a while.
 type stubGuest struct {
 	w    *stubWorld
 	m    *stubMachine
@@ -177,6 +247,8 @@ func (g *stubGuest) Kill(context.Context, guestproto.ExecID, int) error {
 	return nil
 }
 
+func (g *stubGuest) Thaw(context.Context) error { return nil }
+
 func (g *stubGuest) PowerOff(context.Context, time.Duration) error {
 	g.m.end(vmm.Exit{Reason: vmm.PoweredOff})
 	return nil
@@ -188,7 +260,7 @@ func (g *stubGuest) Close() error {
 }
 
 func (g *stubGuest) Attach(context.Context, guestproto.ExecID, uint64) (Attachment, error) {
-	return &stubProgram{g: g, frames: []frame.Frame{{Type: frame.Exit, Payload: frame.EncodeStatus(7)}}}, nil
+	return &stubProgram{g: g, frames: []frame.Frame{{Type: frame.Exit, Payload: frame.EncodeStatus(g.w.status)}}}, nil
 }
 
 type stubProgram struct {
@@ -203,12 +275,14 @@ func (p *stubProgram) Recv() (frame.Frame, error) {
 	select {
 	case <-p.g.shut:
 		return frame.Frame{}, net.ErrClosed
-	case <-time.After(time.Second):
+	case <-time.After(p.g.w.runs):
 	}
 	f := p.frames[0]
 	p.frames = p.frames[1:]
 	return f, nil
 }
+
+func (p *stubProgram) Offset() uint64 { return 0 }
 
 func (p *stubProgram) Send(frame.Frame) error { return nil }
 func (p *stubProgram) Close() error           { return nil }

@@ -1,0 +1,148 @@
+package instance
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/frame"
+	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/internal/logattr"
+)
+
+// ExecSpec is a command to run in an instance that exists.
+type ExecSpec struct {
+	Command []string
+	Env     map[string]string // added to the instance's own
+	Workdir string            // "" is the instance's
+	User    string            // "" is the instance's
+	Stdin   bool
+	TTY     *frame.Winsize
+}
+
+// Exec is a command that runs in an instance, and the connection to it. It is an
+// Attachment whose Close ends the command, with everything it started.
+type Exec struct {
+	set   *Set
+	actor *actor
+	live  *live
+	id    guestproto.ExecID
+	att   Attachment
+	over  bool // Recv has seen the end
+	close func() error
+}
+
+// Exec runs a command in an instance, which it wakes and holds awake until the
+// command has ended and Close is called.
+func (s *Set) Exec(ctx context.Context, ref string, spec ExecSpec) (*Exec, error) {
+	a, err := s.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	check := Spec{Command: spec.Command, Env: spec.Env}
+	if err := check.Complete(); err != nil {
+		return nil, err
+	}
+	id := newExecID()
+	h, l, err := a.hold(ctx, Acquire, "exec "+string(id))
+	if err != nil {
+		return nil, s.refuse(a, err)
+	}
+	x := &Exec{set: s, actor: a, live: l, id: id}
+	if err := l.guest.Spawn(ctx, a.execRequest(id, spec)); err != nil {
+		a.release(h)
+		return nil, x.explain(err)
+	}
+	if x.att, err = l.guest.Attach(ctx, id, 0); err != nil {
+		x.kill(ctx)
+		a.release(h)
+		return nil, x.explain(err)
+	}
+	x.close = sync.OnceValue(func() error {
+		if !x.over {
+			x.kill(ctx)
+		}
+		err := x.att.Close()
+		a.release(h)
+		return err
+	})
+	return x, nil
+}
+
+func newExecID() guestproto.ExecID {
+	var r [8]byte
+	_, _ = rand.Read(r[:]) // never fails, see crypto/rand
+	return guestproto.ExecID("exec-" + hex.EncodeToString(r[:]))
+}
+
+func (a *actor) execRequest(id guestproto.ExecID, spec ExecSpec) guestproto.Spawn {
+	merged := a.spec
+	merged.Env = mergeEnv(a.spec.Env, spec.Env)
+	return guestproto.Spawn{
+		ID:      id,
+		Command: spec.Command,
+		Env:     envList(merged.Env),
+		Workdir: or(spec.Workdir, a.spec.Workdir),
+		User:    or(spec.User, a.spec.User),
+		TTY:     spec.TTY,
+		Stdin:   spec.Stdin,
+	}
+}
+
+// ID returns the exec's id.
+func (x *Exec) ID() guestproto.ExecID { return x.id }
+
+// Recv implements Attachment. What the command writes is stored in the instance's
+// log as well.
+func (x *Exec) Recv() (frame.Frame, error) {
+	f, err := x.att.Recv()
+	switch {
+	case errors.Is(err, io.EOF):
+		return f, err
+	case err != nil:
+		return f, x.explain(err)
+	case f.Type == frame.Exit:
+		x.over = true
+	case x.actor.output != nil:
+		if err := x.actor.output.Exec(x.id, f.Type, f.Payload); err != nil {
+			x.actor.log.Error("store output", logattr.Err(err))
+		}
+	}
+	return f, nil
+}
+
+// Offset implements Attachment.
+func (x *Exec) Offset() uint64 { return x.att.Offset() }
+
+// Send implements Attachment.
+func (x *Exec) Send(f frame.Frame) error { return x.att.Send(f) }
+
+// Close ends the command if it still runs, and lets the instance sleep.
+func (x *Exec) Close() error { return x.close() }
+
+func (x *Exec) explain(err error) error {
+	if x.live.isGone() {
+		return x.set.explain(x.live.cause())
+	}
+	return err
+}
+
+// killPatience bounds the wait for a guest that is to kill a command. One that is
+// paused does not answer; it kills the command when it wakes, because the host no
+// longer owns it.
+const killPatience = 5 * time.Second
+
+func (x *Exec) kill(ctx context.Context) {
+	const sigkill = 9 // Linux, whatever this host is
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), killPatience,
+		fault.New(fault.Timeout, "the guest does not answer"))
+	defer cancel()
+	if err := x.live.guest.Kill(ctx, x.id, sigkill); err != nil && !x.live.isGone() {
+		x.live.disown(x.id)
+	}
+}

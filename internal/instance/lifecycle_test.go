@@ -1,0 +1,247 @@
+package instance
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
+)
+
+func create(t *testing.T, s *Set, handle string) View {
+	t.Helper()
+	v, err := s.Create(t.Context(), Spec{Handle: handle, Command: []string{"serve"}, PauseAfter: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func wantState(t *testing.T, s *Set, ref string, want State) {
+	t.Helper()
+	synctest.Wait()
+	if v, err := s.Get(ref); err != nil || v.State != want {
+		t.Errorf("%s is %v, %v; want %v", ref, v.State, err, want)
+	}
+}
+
+func TestLifecycle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.runs = 24 * time.Hour
+		s := NewSet(w.world())
+		v := create(t, s, "web")
+		wantState(t, s, "web", Booting)
+		if _, err := s.Create(t.Context(), Spec{Handle: "web", Command: []string{"x"}}); fault.KindOf(err) != fault.Conflict {
+			t.Errorf("second instance of the name: %v", err)
+		}
+		for _, step := range []struct {
+			name string
+			do   func(context.Context, string) error
+			want State
+		}{
+			{"start", s.Start, Running},
+			{"pause", s.Pause, Paused},
+			{"pause again", s.Pause, Paused},
+			{"resume", s.Resume, Running},
+			{"restart", s.Restart, Running},
+			{"stop", s.Stop, Stopped},
+			{"resume starts", s.Resume, Running},
+			{"disable", s.Disable, Stopped},
+			{"start enables", s.Start, Running},
+		} {
+			if err := step.do(t.Context(), string(v.ID)); err != nil {
+				t.Fatalf("%s: %v", step.name, err)
+			}
+			wantState(t, s, "web", step.want)
+		}
+		if err := s.Disable(t.Context(), "web"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Resume(t.Context(), "web"); fault.KindOf(err) != fault.Conflict || fault.HintOf(err) == "" {
+			t.Errorf("resume of a disabled instance: %v", err)
+		}
+		if err := s.Pause(t.Context(), "web"); fault.KindOf(err) != fault.Conflict {
+			t.Errorf("pause of a stopped instance: %v", err)
+		}
+		if err := s.Delete(t.Context(), "web"); err != nil {
+			t.Fatal(err)
+		}
+		checkNothingLeft(t, w, s)
+		if len(w.records) != 0 {
+			t.Error("a deleted instance is remembered")
+		}
+	})
+}
+
+func TestIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.runs = 24 * time.Hour
+		s := NewSet(w.world())
+		create(t, s, "web")
+		time.Sleep(59 * time.Second)
+		wantState(t, s, "web", Running)
+		time.Sleep(5 * time.Second)
+		wantState(t, s, "web", Paused)
+		x, err := s.Exec(t.Context(), "web", ExecSpec{Command: []string{"sleep"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour) // silent, and held awake
+		wantState(t, s, "web", Running)
+		if v, _ := s.Get("web"); len(v.Holds) != 1 || !strings.HasPrefix(v.Holds[0].Owner, "exec exec-") {
+			t.Errorf("holds = %+v", v.Holds)
+		}
+		if err := x.Close(); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(61 * time.Second)
+		wantState(t, s, "web", Paused)
+		if err := s.Close(t.Context(), false); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestProgramEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.runs, w.status = time.Hour, 0
+		s := NewSet(w.world())
+		v := create(t, s, "job")
+		time.Sleep(2 * time.Hour)
+		wantState(t, s, "job", Stopped)
+		if log := w.logs[v.ID].String(); log != "[system] process exited (code=0)\n" {
+			t.Errorf("log = %q", log)
+		}
+		if err := s.Start(t.Context(), "job"); err != nil {
+			t.Fatal(err)
+		}
+		wantState(t, s, "job", Running)
+		if err := s.Close(t.Context(), false); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCrashLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		s := NewSet(w.world())
+		v := create(t, s, "bad")
+		for range crashLimit - 1 {
+			time.Sleep(3 * time.Second)
+			if err := s.Resume(t.Context(), "bad"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(3 * time.Second)
+		if err := s.Resume(t.Context(), "bad"); fault.BlameOf(err) != fault.Program {
+			t.Errorf("wake of a crash loop: %v", err)
+		}
+		if log := w.logs[v.ID].String(); strings.Count(log, "code=7") != crashLimit || !strings.Contains(log, "crashed") {
+			t.Errorf("log = %q", log)
+		}
+		if err := s.Start(t.Context(), "bad"); err != nil {
+			t.Errorf("explicit start: %v", err)
+		}
+		if err := s.Close(t.Context(), false); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestBootFailureIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.startErr = fault.New(fault.Exhausted, "no memory").By(fault.Host)
+		s := NewSet(w.world())
+		v := create(t, s, "web")
+		if err := s.Start(t.Context(), "web"); fault.KindOf(err) != fault.Exhausted {
+			t.Errorf("start = %v", err)
+		}
+		wantState(t, s, "web", Stopped)
+		if v, _ := s.Get("web"); !strings.Contains(v.Why, "no memory") {
+			t.Errorf("why = %q", v.Why)
+		}
+		if log := w.logs[v.ID].String(); !strings.Contains(log, "no memory") {
+			t.Errorf("log = %q", log)
+		}
+		if err := s.Close(t.Context(), false); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestDaemonReplaced lets a daemon go and starts another: the machine is the same,
+// and nothing happened to the instance.
+func TestDaemonReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.runs = 24 * time.Hour
+		old := NewSet(w.world())
+		v := create(t, old, "web")
+		if err := old.Start(t.Context(), "web"); err != nil {
+			t.Fatal(err)
+		}
+		if err := old.Disable(t.Context(), string(create(t, old, "off").ID)); err != nil {
+			t.Fatal(err)
+		}
+		if err := old.Close(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		if m, _ := w.left(); m != 1 {
+			t.Fatalf("%d machines after the daemon left, want 1", m)
+		}
+		s := NewSet(w.world())
+		if err := s.Recover(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		wantState(t, s, "web", Running)
+		wantState(t, s, "off", Stopped)
+		if off, _ := s.Get("off"); off.Enabled {
+			t.Error("a disabled instance came back enabled")
+		}
+		if w.boots != 1 {
+			t.Errorf("%d boots, want 1", w.boots)
+		}
+		if log := w.logs[v.ID].String(); log != "" {
+			t.Errorf("log = %q, want nothing said", log)
+		}
+		for _, name := range []string{"web", "off"} {
+			if err := s.Delete(t.Context(), name); err != nil {
+				t.Error(err)
+			}
+		}
+		checkNothingLeft(t, w, s)
+		if err := s.Close(t.Context(), true); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.runs = 24 * time.Hour
+		s := NewSet(w.world())
+		changes, stop := s.Watch()
+		defer stop()
+		create(t, s, "web")
+		if err := s.Start(t.Context(), "web"); err != nil {
+			t.Fatal(err)
+		}
+		if c := <-changes; c.From != Booting || c.To != Running || c.Handle != "web" {
+			t.Errorf("change = %+v", c)
+		}
+		if err := s.Close(t.Context(), false); err != nil {
+			t.Error(err)
+		}
+		for range changes { //nolint:revive // to its end: Close closes it
+		}
+	})
+}

@@ -1,0 +1,118 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/xfeldman/aegisvm/internal/frame"
+	"github.com/xfeldman/aegisvm/internal/logattr"
+)
+
+// programExit tells how an instance's program ended.
+type programExit struct {
+	live   *live // of which machine
+	status int32
+}
+
+// The rule for programs that crash in a loop: so many failures, each soon after its
+// start, within a span of time, bar triggers from starting it again.
+const (
+	crashLimit = 5
+	crashSoon  = 10 * time.Second
+	crashSpan  = 2 * time.Minute
+)
+
+// crashes holds the times of a program's latest early failures.
+type crashes []time.Time
+
+// add notes an end of the program and reports whether that makes a crash loop.
+func (c *crashes) add(status int32, ran time.Duration, now time.Time) bool {
+	if status == 0 || ran >= crashSoon {
+		*c = nil
+		return false
+	}
+	kept := (*c)[:0]
+	for _, at := range *c {
+		if now.Sub(at) < crashSpan {
+			kept = append(kept, at)
+		}
+	}
+	*c = append(kept, now)
+	return len(*c) >= crashLimit
+}
+
+// programEnded decides what the end of the program means.
+func (a *actor) programEnded(e programExit) EventKind {
+	if a.live != e.live && a.snap.State != Booting {
+		return Abandon // of an earlier machine; abandoning nothing changes nothing
+	}
+	now := time.Now()
+	if a.crashes.add(e.status, now.Sub(e.live.started), now) {
+		a.remark("the program crashed %d times in a row; it is not started again by itself: aegis instance start --name %s", crashLimit, a.spec.Handle)
+		a.crashes = nil
+		return Crashed
+	}
+	return Exited
+}
+
+// pump stores the program's output until it ends.
+func (a *actor) pump(ctx context.Context, l *live) {
+	for {
+		f, err := l.program.Recv()
+		if err != nil {
+			if !errors.Is(err, io.EOF) && !l.isGone() {
+				a.log.WarnContext(ctx, "program output", logattr.Err(err))
+			}
+			return
+		}
+		if f.Type == frame.Exit {
+			a.programExited(ctx, l, f)
+			continue
+		}
+		if err := a.output.Program(f.Type, f.Payload, l.program.Offset()); err != nil {
+			// The program goes on; what it wrote is lost, and the log says so if it can.
+			a.log.ErrorContext(ctx, "store output", logattr.Err(err))
+		}
+	}
+}
+
+func (a *actor) programExited(ctx context.Context, l *live, f frame.Frame) {
+	status, err := f.Status()
+	if err != nil {
+		a.log.ErrorContext(ctx, "program status", logattr.Err(err))
+		status = -1
+	}
+	a.remark("process exited (code=%d)", status)
+	a.tell(request{ev: Event{Kind: Exited}, exit: &programExit{l, status}})
+}
+
+// remark writes a system line into the instance's log.
+func (a *actor) remark(format string, args ...any) {
+	if a.output == nil {
+		return
+	}
+	if err := a.output.System(fmt.Sprintf(format, args...)); err != nil {
+		a.log.Error("store remark", logattr.Err(err))
+	}
+}
+
+// note remembers why the instance is stopped, for people.
+func (a *actor) note(err error) {
+	a.record.Why = err.Error()
+	a.remark("%v", err)
+}
+
+// remember stores what must outlive the daemon. It fails softly: the instance goes
+// on, and the next change tries again.
+func (a *actor) remember() {
+	if a.spec.Ephemeral {
+		return
+	}
+	a.record.Enabled = a.snap.Enabled
+	if err := a.world.Store.SaveInstance(context.Background(), a.record); err != nil {
+		a.log.Error("remember", logattr.Err(err))
+	}
+}

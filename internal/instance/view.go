@@ -1,0 +1,66 @@
+package instance
+
+import (
+	"slices"
+	"time"
+
+	"github.com/xfeldman/aegisvm/internal/size"
+)
+
+// View is what an instance looks like at one moment. It is a copy: it does not
+// change.
+type View struct {
+	Record
+	State State
+	Goal  Goal
+	Holds []HoldView                 // what keeps it awake, oldest first
+	Usage func() (size.Bytes, error) // memory of the host that its machine takes now
+}
+
+// HoldView is one reason to be awake.
+type HoldView struct {
+	Owner string
+	Since time.Time
+}
+
+// Change is one change of state.
+type Change struct {
+	Time     time.Time
+	ID       ID
+	Handle   string
+	From, To State
+	Why      string
+}
+
+// Wire returns the state's name on the wire: the few that clients know.
+func (s State) Wire() string {
+	switch s {
+	case Booting:
+		return "starting"
+	case Running, Pausing, Resuming, Stopping:
+		return "running"
+	case Paused:
+		return "paused"
+	case Stopped, Erasing, Deleted:
+	}
+	return "stopped"
+}
+
+// refresh publishes the actor's state to readers.
+func (a *actor) refresh() {
+	a.record.Enabled = a.snap.Enabled
+	v := &View{Record: a.record, State: a.snap.State, Goal: a.snap.Goal, Usage: noUsage}
+	v.Spec.Command = slices.Clone(a.spec.Command)
+	for _, h := range a.granted {
+		v.Holds = append(v.Holds, HoldView{h.owner, h.since})
+	}
+	if l := a.live; l != nil {
+		v.Usage = func() (size.Bytes, error) {
+			u, err := l.machine.Usage()
+			return u.Memory, err
+		}
+	}
+	a.view.Store(v)
+}
+
+func noUsage() (size.Bytes, error) { return 0, nil }

@@ -1,0 +1,43 @@
+package instance
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/xfeldman/aegisvm/internal/size"
+	"github.com/xfeldman/aegisvm/internal/vmm"
+)
+
+// World is what instances stand on and are made with.
+type World struct {
+	Driver vmm.Driver
+	Ground Ground
+	Linker Linker
+	Store  Store
+	Logs   Logs
+	Log    *slog.Logger
+	Limits Limits
+	// Memory tells what the host has, for admission; nil admits everything.
+	Memory func() (total, available size.Bytes, err error)
+}
+
+// Limits bounds how long things may take.
+type Limits struct {
+	// Boot protects clients from a guest that never comes up: from the VMM's start
+	// to the program's start. Emulated machines on a busy host are slow.
+	Boot time.Duration
+	// Grace is what a program gets between SIGTERM and SIGKILL.
+	Grace time.Duration
+	// PowerOff protects a stop from a guest that does not end: counted from the end
+	// of Grace.
+	PowerOff time.Duration
+	// Thaw protects a resume from a guest that does not take its clock.
+	Thaw time.Duration
+	// Kill protects the daemon from a VMM that cannot even be killed.
+	Kill time.Duration
+}
+
+// DefaultLimits are the limits of a daemon.
+func DefaultLimits() Limits {
+	return Limits{Boot: 90 * time.Second, Grace: 10 * time.Second, PowerOff: 5 * time.Second, Thaw: 10 * time.Second, Kill: 20 * time.Second}
+}
