@@ -52,6 +52,7 @@ type actor struct {
 
 	ops     sync.WaitGroup // the operation in flight, and what watches the machine
 	done    chan result    // of operations; at most one is in flight
+	first   func(context.Context) result
 	snap    Snap
 	record  Record
 	since   time.Time               // of the state
@@ -92,11 +93,21 @@ func newActor(r Record, w *World) *actor {
 	return a
 }
 
+// bornIn makes the actor begin its life with an operation in flight. It is called
+// before run.
+func (a *actor) bornIn(state State, op func(context.Context) result) {
+	a.snap.State, a.first = state, op
+	a.refresh()
+}
+
 // run is the actor's life: it ends when the instance is deleted, or let go by a
 // daemon that leaves, and all it started has ended.
 func (a *actor) run() {
 	defer close(a.ended)
 	defer a.ops.Wait()
+	if a.first != nil {
+		a.begin(a.first)
+	}
 	for a.snap.State != Deleted {
 		select {
 		case r := <-a.mailbox:

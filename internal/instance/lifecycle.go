@@ -25,10 +25,7 @@ func (s *Set) Create(ctx context.Context, spec Spec) (View, error) {
 		s.remove(a)
 		return View{}, errors.Join(err, s.world.Ground.Clear(a.id))
 	}
-	// The first start belongs to the instance, not to the call that created it.
-	a.snap.State = Booting
-	a.begin(a.boot)
-	a.refresh()
+	a.bornIn(Booting, a.boot)
 	s.begin(a)
 	return *a.view.Load(), nil
 }

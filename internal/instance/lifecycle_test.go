@@ -241,7 +241,10 @@ func TestWatch(t *testing.T) {
 		if err := s.Close(t.Context(), false); err != nil {
 			t.Error(err)
 		}
-		for range changes { //nolint:revive // to its end: Close closes it
+		for c := range changes { // to its end: Close closes it
+			if c.Handle != "web" {
+				t.Errorf("change = %+v", c)
+			}
 		}
 	})
 }

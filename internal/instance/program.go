@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/frame"
@@ -34,13 +35,8 @@ func (c *crashes) add(status int32, ran time.Duration, now time.Time) bool {
 		*c = nil
 		return false
 	}
-	kept := (*c)[:0]
-	for _, at := range *c {
-		if now.Sub(at) < crashSpan {
-			kept = append(kept, at)
-		}
-	}
-	*c = append(kept, now)
+	old := func(at time.Time) bool { return now.Sub(at) >= crashSpan }
+	*c = append(slices.DeleteFunc(*c, old), now)
 	return len(*c) >= crashLimit
 }
 

@@ -239,15 +239,14 @@ func (s *Set) adopt(ctx context.Context, r Record) error {
 	m, err := s.world.Driver.Adopt(ctx, s.world.Ground.Dir(r.ID))
 	switch {
 	case err == nil:
-		a.snap.State = Booting
-		a.begin(a.adopt(m))
+		a.bornIn(Booting, a.adopt(m))
 	case r.Stopped.IsZero() && errors.Is(err, vmm.ErrEnded):
 		a.record.Stopped = time.Now()
 		a.note(fault.New(fault.Unavailable, "the VM ended while no daemon ran"))
+		a.refresh()
 	case !errors.Is(err, vmm.ErrEnded):
 		return err
 	}
-	a.refresh()
 	s.begin(a)
 	return nil
 }
