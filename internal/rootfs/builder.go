@@ -18,10 +18,11 @@ const xattrRecord = "SCHILY.xattr."
 // Builder writes one EROFS image. Add the members of one or more archives, then
 // Finish. It is for one goroutine. After an error the file's content is worthless.
 type Builder struct {
-	f    *os.File
-	w    *bufio.Writer
-	tree *tree
-	next uint32 // the block that is written next
+	f      *os.File
+	w      *bufio.Writer
+	tree   *tree
+	next   uint32 // the block that is written next
+	sparse int64  // bytes of sparse files so far
 }
 
 // NewBuilder starts an image at the beginning of f, which is empty.
@@ -135,6 +136,11 @@ func (b *Builder) newNode(h *tar.Header) (*node, error) {
 	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse, tar.TypeCont: //nolint:staticcheck // old archives have TypeRegA
 		n.mode |= typeFile
 		n.size = uint64(max(h.Size, 0))
+		if isSparse(h) {
+			if b.sparse += h.Size; b.sparse > maxSparse {
+				return nil, badArchive("more than %d bytes of sparse files", maxSparse)
+			}
+		}
 	case tar.TypeDir:
 		n.mode |= typeDir
 		n.children = map[string]*node{}
@@ -156,6 +162,24 @@ func (b *Builder) newNode(h *tar.Header) (*node, error) {
 		return nil, badArchive("member of unknown type %q", h.Typeflag)
 	}
 	return n, n.setXattrs(h.PAXRecords)
+}
+
+// maxSparse bounds what the sparse files of an archive may come to. All other data
+// is at most as long as the archive; a sparse file's holes are free for whoever
+// made it, and are written out here.
+const maxSparse = 1 << 30
+
+// isSparse tells whether a member is a sparse file in any of the formats.
+func isSparse(h *tar.Header) bool {
+	if h.Typeflag == tar.TypeGNUSparse {
+		return true
+	}
+	for k := range h.PAXRecords {
+		if strings.HasPrefix(k, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
 }
 
 func (n *node) setXattrs(records map[string]string) error {
