@@ -20,7 +20,8 @@ type Ground interface {
 	// Clear removes everything of the instance from the disk. It is idempotent.
 	Clear(id ID) error
 
-	// Dir returns the instance's folder, which need not exist.
+	// Dir returns the folder of the instance's machine, vmm.Spec.Dir. It need not
+	// exist.
 	Dir(id ID) string
 
 	// Leftovers lists the instances that have a folder.

@@ -13,5 +13,6 @@
 // disturbs neither the writer nor another reader. A reader that is overtaken by
 // rotation gets a Gap.
 //
-// One process may have a Log open for writing. The package imports only leaves.
+// One process may have a Log open for writing. The package implements instance.Logs and
+// imports no other adapter.
 package logstore

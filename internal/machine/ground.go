@@ -52,42 +52,43 @@ func NewGround(home paths.Home, harness string) *Ground {
 
 // Prepare implements instance.Ground. Nothing is synced: an instance that is not
 // there after a crash of the host is as good as one that is empty.
-func (g *Ground) Prepare(ctx context.Context, id instance.ID, spec instance.Spec) (vmm.Spec, guestproto.Magic, error) {
-	out, magic, err := g.prepare(ctx, id, spec)
+func (g *Ground) Prepare(ctx context.Context, id instance.ID, spec instance.Spec, magic guestproto.Magic) (vmm.Spec, error) {
+	out, err := g.prepare(ctx, id, spec, magic)
 	if err != nil {
-		return vmm.Spec{}, guestproto.Magic{}, fmt.Errorf("prepare a machine: %w", err)
+		return vmm.Spec{}, fmt.Errorf("prepare a machine: %w", err)
 	}
-	return out, magic, nil
+	return out, nil
 }
 
-func (g *Ground) prepare(ctx context.Context, id instance.ID, spec instance.Spec) (vmm.Spec, guestproto.Magic, error) {
-	var none guestproto.Magic
+func (g *Ground) prepare(ctx context.Context, id instance.ID, spec instance.Spec, magic guestproto.Magic) (vmm.Spec, error) {
 	dir, err := g.folder(id)
 	if err != nil {
-		return vmm.Spec{}, none, err
+		return vmm.Spec{}, err
 	}
 	k, initrd, err := g.boot(ctx)
 	if err != nil {
-		return vmm.Spec{}, none, err
+		return vmm.Spec{}, err
 	}
 	img, err := g.image(spec.Image)
 	if err != nil {
-		return vmm.Spec{}, none, err
+		return vmm.Spec{}, err
 	}
 	disk := filepath.Join(dir, InstanceDisk)
 	if err := g.makeFolder(dir, disk, spec.Disk); err != nil {
-		return vmm.Spec{}, none, err
+		return vmm.Spec{}, err
 	}
-	magic := guestproto.NewMagic()
+	if err := os.Mkdir(g.Dir(id), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return vmm.Spec{}, rootfs.DiskFull(err)
+	}
 	return vmm.Spec{
-		ID: string(id), Dir: dir, Memory: spec.Memory, VCPUs: spec.VCPUs,
+		ID: string(id), Dir: g.Dir(id), Memory: spec.Memory, VCPUs: spec.VCPUs,
 		Kernel: k.Image, Initrd: initrd, Cmdline: guestproto.MagicArg + "=" + magic.String(),
 		Disks: []vmm.Disk{
 			{Name: BaseDisk, Path: img.Path, Format: vmm.Raw, ReadOnly: true},
 			{Name: InstanceDisk, Path: disk, Format: vmm.Raw},
 		},
 		Network: true,
-	}, magic, nil
+	}, nil
 }
 
 // boot returns the kernel and the initramfs. Both are looked at each time: set-up
@@ -126,7 +127,8 @@ func (g *Ground) image(name string) (rootfs.Image, error) {
 	return rootfs.LoadImage(g.home, name)
 }
 
-// makeFolder makes an instance's folder with its disk, or nothing.
+// makeFolder makes what is missing of an instance's folder and its disk. After an
+// error nothing is left that was not there before.
 func (g *Ground) makeFolder(dir, disk string, want size.Bytes) error {
 	free, err := g.free(g.home.Instances())
 	if err != nil {
@@ -136,12 +138,25 @@ func (g *Ground) makeFolder(dir, disk string, want size.Bytes) error {
 		return fault.New(fault.Exhausted, "only %v are free on the disk of %s", free, g.home.Data()).By(fault.Host).
 			WithHint("free some space: a machine needs %v to start", MinFree)
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if _, err := os.Stat(disk); err == nil {
+		return nil
+	}
+	err = os.Mkdir(dir, 0o700)
+	made := err == nil
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return rootfs.DiskFull(err)
 	}
-	if err := rootfs.CreateDisk(g.home, disk, want); err != nil {
-		// The first error tells more; Leftovers lists a folder that stays.
-		_ = os.RemoveAll(dir)
+	// Under another name until it is whole: a disk that exists is never made again.
+	part := disk + ".part"
+	err = rootfs.CreateDisk(g.home, part, want)
+	if err == nil {
+		err = os.Rename(part, disk)
+	}
+	if err != nil {
+		if made {
+			// The first error tells more; Leftovers lists a folder that stays.
+			_ = os.RemoveAll(dir)
+		}
 		return err
 	}
 	return nil
@@ -159,8 +174,12 @@ func (g *Ground) Clear(id instance.ID) error {
 	return nil
 }
 
-// Dir implements instance.Ground.
-func (g *Ground) Dir(id instance.ID) string { return g.home.Instance(string(id)) }
+// Dir implements instance.Ground. The machine's folder is within the instance's:
+// it may belong to the VMM's own user, who must not be able to put a link in the
+// place of the instance's disk or log.
+func (g *Ground) Dir(id instance.ID) string {
+	return filepath.Join(g.home.Instance(string(id)), "vmm")
+}
 
 // Leftovers implements instance.Ground.
 func (g *Ground) Leftovers() ([]instance.ID, error) {

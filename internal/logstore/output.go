@@ -1,0 +1,43 @@
+package logstore
+
+import (
+	"slices"
+
+	"github.com/xfeldman/aegisvm/internal/frame"
+	"github.com/xfeldman/aegisvm/internal/guestproto"
+)
+
+// output writes an instance's output as records. It implements instance.Log.
+type output struct{ *Log }
+
+// Program implements instance.Log.
+func (o output) Program(stream frame.Type, data []byte, offset uint64) error {
+	return o.put(Record{Stream: streamOf(stream), Source: Program, Offset: offset}, data)
+}
+
+// Exec implements instance.Log.
+func (o output) Exec(id guestproto.ExecID, stream frame.Type, data []byte) error {
+	return o.put(Record{Stream: streamOf(stream), Source: Exec, ExecID: string(id)}, data)
+}
+
+// System implements instance.Log.
+func (o output) System(text string) error {
+	return o.put(Record{Stream: Stdout, Source: System}, []byte(text+"\n"))
+}
+
+func (o output) put(r Record, data []byte) error {
+	for part := range slices.Chunk(data, maxData) {
+		r.Data = part
+		if err := o.Append(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func streamOf(t frame.Type) Stream {
+	if t == frame.Stderr {
+		return Stderr
+	}
+	return Stdout
+}
