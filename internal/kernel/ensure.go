@@ -138,7 +138,7 @@ func writeImage(src, dst string) error {
 	}
 	image, err := extract(data, runtime.GOARCH)
 	if err == nil && runtime.GOARCH == "amd64" {
-		err = checkPVH(data, image)
+		err = checkPVH(image)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", src, err)
@@ -148,7 +148,7 @@ func writeImage(src, dst string) error {
 
 // checkPVH says whether an amd64 image can be started directly: it carries a note
 // of type 18 (XEN_ELFNOTE_PHYS32_ENTRY) of the owner "Xen".
-func checkPVH(_, image []byte) error {
+func checkPVH(image []byte) error {
 	f, err := elf.NewFile(newReaderAt(image))
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,8 +28,8 @@ type member struct {
 
 var when = time.Date(2024, 2, 29, 12, 30, 15, 123456789, time.UTC)
 
-func archiveOf(t testing.TB, members ...member) io.Reader {
-	t.Helper()
+func archiveOf(tb testing.TB, members ...member) io.Reader {
+	tb.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	for _, m := range members {
@@ -39,14 +40,14 @@ func archiveOf(t testing.TB, members ...member) io.Reader {
 			h.ModTime = when
 		}
 		if err := w.WriteHeader(&h); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if _, err := io.WriteString(w, m.data); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &buf
 }
@@ -221,7 +222,7 @@ func TestLargeDirectoriesAndLongNames(t *testing.T) {
 	for i := range 3000 {
 		name := fmt.Sprintf("dir/%s-%04d", strings.Repeat("n", i%240), i)
 		names[filepath.Base(name)] = true
-		members = append(members, file(name, 0o644, fmt.Sprint(i)))
+		members = append(members, file(name, 0o644, strconv.Itoa(i)))
 	}
 	long := strings.Repeat("t", maxLinkTarget)
 	attr := link(tar.TypeSymlink, "attr", strings.Repeat("u", 4000))
@@ -286,7 +287,7 @@ func TestHardLinkToItself(t *testing.T) {
 // TestSparseFilesAreBounded: a few bytes of archive must not become a full disk.
 func TestSparseFilesAreBounded(t *testing.T) {
 	h := member{tar.Header{Typeflag: tar.TypeReg, Name: "a", PAXRecords: map[string]string{
-		"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a", "GNU.sparse.realsize": fmt.Sprint(maxSparse + 1),
+		"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a", "GNU.sparse.realsize": strconv.Itoa(maxSparse + 1),
 	}}, "0\n" + strings.Repeat("\x00", 510)}
 	data := sparseArchive(t, h)
 	if _, _, err := build(t, data); fault.KindOf(err) != fault.Invalid {
@@ -298,20 +299,20 @@ func TestSparseFilesAreBounded(t *testing.T) {
 // a sparse file.
 func sparseArchive(t *testing.T, m member) io.Reader {
 	t.Helper()
-	var records string
+	var records strings.Builder
 	for k, v := range m.PAXRecords {
 		line := " " + k + "=" + v + "\n"
 		n := len(line) + 1
-		for len(fmt.Sprint(n))+len(line) != n {
+		for len(strconv.Itoa(n))+len(line) != n {
 			n++
 		}
-		records += fmt.Sprint(n) + line
+		records.WriteString(strconv.Itoa(n) + line)
 	}
 	var buf bytes.Buffer
 	for _, part := range []struct {
 		typ  byte
 		data string
-	}{{tar.TypeXHeader, records}, {tar.TypeReg, m.data}} {
+	}{{tar.TypeXHeader, records.String()}, {tar.TypeReg, m.data}} {
 		block := make([]byte, 512)
 		copy(block, "a")
 		copy(block[100:], "0000644\x000000000\x000000000\x00"+fmt.Sprintf("%011o\x00%011o\x00", len(part.data), 0)+"        "+string(part.typ))
