@@ -89,6 +89,19 @@ func (r *Reader) Next() (Frame, error) {
 	return Frame{Type: Type(r.hdr[0]), Payload: p}, nil
 }
 
+// Whole returns how many bytes at the start of b are whole frames.
+func Whole(b []byte) int {
+	n := 0
+	for len(b)-n >= HeaderSize {
+		size := HeaderSize + int(binary.BigEndian.Uint32(b[n+1:]))
+		if len(b)-n < size {
+			break
+		}
+		n += size
+	}
+	return n
+}
+
 // Winsize is the size of a terminal in characters.
 type Winsize struct {
 	Cols uint16 `json:"cols"`

@@ -52,6 +52,20 @@ const (
 	CodeInternal      Code = "internal"
 )
 
+// NewMessage returns a message with body as its body (nil for none).
+func NewMessage(id uint64, t Type, body any) (Message, error) {
+	m := Message{ID: id, Type: t}
+	if body == nil {
+		return m, nil
+	}
+	b, err := json.Marshal(body)
+	if err != nil {
+		return m, fmt.Errorf("encode %s: %w", t, err)
+	}
+	m.Body = b
+	return m, nil
+}
+
 // WriteMessage encodes m with body as its body (nil for none) and writes it with
 // a single call of w.Write.
 func WriteMessage(w io.Writer, m Message, body any) error {

@@ -1,0 +1,76 @@
+package guestlink
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/guestproto"
+)
+
+var (
+	// errSessionEnded is what calls on a session return when it is over.
+	errSessionEnded = errors.New("the session with the guest ended")
+	// errProtocol marks a guest that does not keep to the protocol.
+	errProtocol = errors.New("the guest broke the protocol")
+)
+
+// maxText bounds what a guest may say in an error.
+const maxText = 300
+
+// guestFault turns what a guest says into what a person reads. The guestproto.Error
+// stays in the chain, with its text cleaned; what was tried goes before it.
+func guestFault(doing string, said *guestproto.Error) error {
+	msg := clean(said.Msg)
+	if doing != "" {
+		msg = doing + ": " + msg
+	}
+	f := &fault.Error{Kind: fault.Internal, Blame: fault.Guest}
+	switch said.Code {
+	case guestproto.CodeNoCommand:
+		msg = doing + ": command not found in the VM"
+		f.Kind, f.Blame, f.Exit = fault.NotFound, fault.Program, 127
+		f.Hint = "check its name; it is looked up on the PATH of the VM, not of the host"
+	case guestproto.CodeNotExecutable:
+		f.Kind, f.Blame, f.Exit = fault.Invalid, fault.Program, 126
+		f.Hint = "is it executable, and built for the VM's processor?"
+	case guestproto.CodeNotFound:
+		f.Kind, f.Blame = fault.NotFound, ""
+	case guestproto.CodeInvalid:
+		f.Kind, f.Blame = fault.Invalid, ""
+	case guestproto.CodeExhausted:
+		f.Kind, f.Hint = fault.Exhausted, "give the VM more: --memory, --disk"
+	case guestproto.CodeRootfs:
+		msg = "the VM could not mount its root file system: " + clean(said.Msg)
+		f.Kind, f.Blame, f.Hint = fault.Unavailable, fault.Image, "is the image complete? aegis setup makes the default image again"
+	case guestproto.CodeVersion:
+		f.Kind, f.Hint = fault.Conflict, "it was saved by another version of aegis: stop it and start it again"
+	case guestproto.CodeUnsupported, guestproto.CodeUnavailable:
+		f.Kind = fault.Unavailable
+	case guestproto.CodeInternal:
+	}
+	f.Err = &guestproto.Error{Code: said.Code, Msg: msg}
+	return f
+}
+
+// broken is the fault of a guest that does not keep to the protocol.
+func broken(format string, args ...any) error {
+	return fault.Wrap(fault.Internal, fmt.Errorf("%w: %s", errProtocol, fmt.Sprintf(format, args...)), "link to the VM").By(fault.Guest).
+		WithHint("something in the VM has tampered with its PID 1; start it again")
+}
+
+// clean makes a guest's text fit for a terminal.
+func clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if r := []rune(s); len(r) > maxText {
+		s = string(r[:maxText]) + "..."
+	}
+	return s
+}

@@ -1,0 +1,86 @@
+package guestlink
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/xfeldman/aegisvm/internal/guestproto"
+)
+
+const (
+	// openTimeout bounds one attempt to open a session. A VMM whose only connection
+	// is taken accepts another and never says a byte; then it helps to dial again.
+	openTimeout = 10 * time.Second
+	// maxStale bounds what is thrown away before an echo. What queues hold at a
+	// reconnect is about 1 MB.
+	maxStale = 64 << 20
+)
+
+var errNoEcho = errors.New("the guest does not answer")
+
+// open opens a session on conn: it repeats the opening until the guest echoes it.
+// It returns what came behind the echo. When ctx ends it closes conn.
+func open(ctx context.Context, conn net.Conn, magic guestproto.Magic) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, errNoEcho)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+
+	opening := guestproto.Opening(magic, guestproto.NewNonce())
+	found := make(chan struct{})
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		repeat(ctx, conn, opening, found)
+	}()
+	rest, err := discardUntil(conn, opening)
+	close(found)
+	if err != nil {
+		_ = conn.Close() // frees the writer
+	}
+	<-written // an opening that was begun is finished before yamux writes
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return rest, err
+}
+
+func repeat(ctx context.Context, conn net.Conn, opening []byte, found <-chan struct{}) {
+	tick := time.NewTicker(guestproto.HelloInterval)
+	defer tick.Stop()
+	for {
+		if _, err := conn.Write(opening); err != nil {
+			return // the reader meets the same end
+		}
+		select {
+		case <-tick.C:
+		case <-found:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// discardUntil reads until mark has come and returns what followed it.
+func discardUntil(conn net.Conn, mark []byte) ([]byte, error) {
+	buf := make([]byte, 64<<10)
+	kept, total := 0, 0
+	for total < maxStale {
+		n, err := conn.Read(buf[kept:])
+		total += n
+		have := buf[:kept+n]
+		if i := bytes.Index(have, mark); i >= 0 {
+			return bytes.Clone(have[i+len(mark):]), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open a session: %w", err)
+		}
+		kept = copy(buf, have[max(0, len(have)-len(mark)+1):])
+	}
+	return nil, fmt.Errorf("open a session: %w: only noise", errNoEcho)
+}
