@@ -148,6 +148,9 @@ func (g *Ground) makeFolder(dir, disk string, want size.Bytes) error {
 	}
 	// Under another name until it is whole: a disk that exists is never made again.
 	part := disk + ".part"
+	if err := os.RemoveAll(part); err != nil { // of a daemon that was killed here
+		return err
+	}
 	err = rootfs.CreateDisk(g.home, part, want)
 	if err == nil {
 		err = os.Rename(part, disk)
