@@ -91,18 +91,21 @@ func (s *setup) buildBase(ctx context.Context) (rootfs.Image, error) {
 	args := append([]string{"--mode=" + mode, "--include=" + strings.Join(basePackages, ",")}, baseOptions...)
 	args = append(append(args, s.Distro.Codename, "-"), apt.Lines(s.Sources)...)
 
-	ctx, cancel := context.WithCancel(ctx)
-	p, err := s.start(ctx, program, args)
+	runCtx, cancel := context.WithCancel(ctx)
+	p, err := s.start(runCtx, program, args)
 	if err != nil {
 		cancel()
 		return rootfs.Image{}, err
 	}
-	img, err := rootfs.BuildImage(ctx, s.Home, rootfs.Image{
+	img, err := rootfs.BuildImage(runCtx, s.Home, rootfs.Image{
 		Name: rootfs.BaseImage, Suite: s.Distro.String(), Recipe: s.recipe(), Include: basePackages,
 		Env: []string{"PATH=" + rootfs.DefaultPath},
 	}, p)
 	cancel() // what still runs now has failed, or writes to nobody
 	_ = p.wait()
+	if ctx.Err() != nil {
+		return rootfs.Image{}, fmt.Errorf("build the base image: %w", context.Cause(ctx))
+	}
 	if err != nil {
 		return rootfs.Image{}, fmt.Errorf("build the base image: %w", err)
 	}
@@ -125,8 +128,10 @@ func (s *setup) start(ctx context.Context, program string, args []string) (*proc
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
 	// The user's own folder may be closed to the users of mmdebstrap's namespace.
 	cmd.Dir = "/"
-	// mmdebstrap unmounts and removes its folder when it is asked to stop.
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	// mmdebstrap unmounts and removes its folder when it is asked to stop. Those it
+	// started are asked too: they hold its output open.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = stopGrace
 	p := &process{cmd: cmd, stderr: &tail{each: func(line string) {
 		if text, ok := strings.CutPrefix(line, "I: "); ok && !strings.Contains(text, "tempdir") {
