@@ -97,3 +97,6 @@ type Ready struct {
 // ReadyFD is the environment variable with the number of the descriptor on which
 // the program that starts aegisd waits for Ready.
 const ReadyFD = "AEGIS_READY_FD"
+
+// InstanceHeader is the header of a 101 answer that names the instance.
+const InstanceHeader = "Aegis-Instance"

@@ -4,7 +4,9 @@
 package logattr
 
 import (
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"time"
 )
 
@@ -28,3 +30,12 @@ func Why(s string) slog.Attr { return slog.String("why", s) }
 
 // Took is the time since the change before.
 func Took(d time.Duration) slog.Attr { return slog.Duration("took", d) }
+
+// Request is the method and path of an API call.
+func Request(method, path string) slog.Attr { return slog.String("request", method+" "+path) }
+
+// Panic is the value of a panic and the stack of the goroutine that calls Panic,
+// which is the one that panicked when it does so in a deferred function.
+func Panic(value any) slog.Attr {
+	return slog.String("panic", fmt.Sprintf("%v\n%s", value, debug.Stack()))
+}

@@ -1,0 +1,12 @@
+package httpapi
+
+import "golang.org/x/sys/unix"
+
+// credentials returns the uid of the process that connected.
+func credentials(fd int) (int, error) {
+	c, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
+	if err != nil {
+		return 0, err
+	}
+	return int(c.Uid), nil
+}
