@@ -159,3 +159,17 @@ func TestProbe(t *testing.T) {
 		t.Errorf("a verdict that is known took %v", took[1])
 	}
 }
+
+// TestTrial makes the trial itself as this user, who may have rights on /dev/kvm
+// that the VMMs' account has not. Whatever this host's KVM is, the trial ends.
+func TestTrial(t *testing.T) {
+	g := requireVM(t)
+	d := openDriver(t, Options{})
+	d.account = nil
+	begin := time.Now()
+	v, err := d.tryKVM(t.Context(), g.kernel)
+	t.Logf("%+v, %v after %v", v, err, time.Since(begin))
+	if err != nil || v.Why == "" {
+		t.Error("no verdict")
+	}
+}

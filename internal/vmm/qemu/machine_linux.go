@@ -180,7 +180,7 @@ func (m *Machine) connect(ctx context.Context, timeout time.Duration) error {
 	m.mon = mon
 	m.mu.Unlock()
 	status, err := m.status(ctx)
-	m.paused = status == "paused"
+	m.paused = status != running
 	return err
 }
 

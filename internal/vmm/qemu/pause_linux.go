@@ -9,11 +9,28 @@ import (
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
+// running is QEMU's word for a machine whose vCPUs run.
+const running = "running"
+
 // Pause implements vmm.Machine.
 func (m *Machine) Pause(ctx context.Context) error { return m.setPaused(ctx, true) }
 
 // Resume implements vmm.Machine.
 func (m *Machine) Resume(ctx context.Context) error { return m.setPaused(ctx, false) }
+
+// Paused implements vmm.Machine.
+func (m *Machine) Paused(ctx context.Context) (bool, error) {
+	if err := m.begin(ctx); err != nil {
+		return false, err
+	}
+	defer func() { <-m.op }()
+	is, err := m.status(ctx)
+	if err != nil {
+		return false, m.blame(ctx, err)
+	}
+	m.paused = is != running // QEMU may have stopped them by itself
+	return m.paused, nil
+}
 
 func (m *Machine) setPaused(ctx context.Context, pause bool) error {
 	if err := m.begin(ctx); err != nil {
@@ -23,7 +40,7 @@ func (m *Machine) setPaused(ctx context.Context, pause bool) error {
 	if m.paused == pause {
 		return nil
 	}
-	do, undo, want := "cont", "stop", "running"
+	do, undo, want := "cont", "stop", running
 	if pause {
 		do, undo, want = "stop", "cont", "paused"
 	}
@@ -83,18 +100,4 @@ func (m *Machine) blame(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	return fault.Wrap(fault.Internal, err, "QEMU misbehaves").By(fault.Driver).WithHint("aegis doctor")
-}
-
-// Paused implements vmm.Machine.
-func (m *Machine) Paused(ctx context.Context) (bool, error) {
-	if err := m.begin(ctx); err != nil {
-		return false, err
-	}
-	defer func() { <-m.op }()
-	is, err := m.status(ctx)
-	if err != nil {
-		return false, m.blame(ctx, err)
-	}
-	m.paused = is != "running"
-	return m.paused, nil
 }

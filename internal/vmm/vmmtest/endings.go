@@ -53,6 +53,7 @@ func (s *suite) adoptPaused() {
 		s.Fatal(err)
 	}
 	m = s.readopt(m)
+	s.paused(m, true)
 	if err := m.Pause(s.within(soon)); err != nil {
 		s.Fatal(err)
 	}
@@ -100,6 +101,7 @@ func (s *suite) adoptEnded() {
 	// It ends while nobody looks.
 	m, spec = s.start()
 	s.tell(m, PowerOff)
+	<-time.After(quiet / 6) // the word is read; a slow machine is still ending
 	s.disown(m)
 	next := s.h.Lose(s.T, m)
 	deadline := time.Now().Add(s.h.Patience)

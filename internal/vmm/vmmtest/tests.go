@@ -74,6 +74,7 @@ func (s *suite) endedErrors() {
 		"Resume":        func() error { return m.Resume(ctx) },
 		"DialGuest":     func() error { _, err := m.DialGuest(ctx); return err },
 		"AttachNetwork": func() error { _, err := m.AttachNetwork(ctx); return err },
+		"Paused":        func() error { _, err := m.Paused(ctx); return err },
 		"Usage":         func() error { _, err := m.Usage(); return err },
 		"Save": func() error {
 			if sv, ok := m.(vmm.Saver); ok {
@@ -193,6 +194,7 @@ func (s *suite) pause() {
 				s.Fatalf("pause: %v", err)
 			}
 		}
+		s.paused(m, true)
 		if s.echoes(conn, quiet) {
 			s.Error("a paused guest answers")
 		}
@@ -201,6 +203,7 @@ func (s *suite) pause() {
 				s.Fatalf("resume: %v", err)
 			}
 		}
+		s.paused(m, false)
 		if !s.echoes(conn, s.h.Patience) {
 			s.Error("a resumed guest does not answer")
 		}
@@ -211,6 +214,7 @@ func (s *suite) pause() {
 	if err := m.Pause(ctx); !errors.Is(err, cause) {
 		s.Errorf("Pause with a context that has ended: %v, not its cause", err)
 	}
+	s.paused(m, false)
 	if !s.echoes(conn, s.h.Patience) {
 		s.Error("a guest that was not paused does not answer")
 	}
@@ -219,6 +223,13 @@ func (s *suite) pause() {
 	}
 	if err := s.atOnce("Kill of a paused machine", func() error { return m.Kill(s.within(soon)) }); err != nil {
 		s.Error(err)
+	}
+}
+
+func (s *suite) paused(m vmm.Machine, want bool) {
+	s.Helper()
+	if is, err := m.Paused(s.within(soon)); err != nil || is != want {
+		s.Errorf("Paused = %v, %v, want %v", is, err, want)
 	}
 }
 

@@ -1,0 +1,189 @@
+package fake
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/vmm"
+)
+
+// Boot is what a guest finds when it begins.
+type Boot struct {
+	Spec    vmm.Spec
+	Saved   *vmm.Saved // what it was started from, or nil
+	Port    *Port      // the byte pipe to the host
+	Network *Port      // frames, each after its length as u32 big-endian; nil without a card
+}
+
+// Guest is the code inside a machine. It returns when ctx ends, or earlier to end
+// the machine.
+type Guest func(ctx context.Context, b Boot) vmm.Exit
+
+// Idle is a guest that does nothing.
+func Idle(ctx context.Context, _ Boot) vmm.Exit {
+	<-ctx.Done()
+	return vmm.Exit{Reason: vmm.PoweredOff}
+}
+
+// Host is the machine that the machines run on. It outlives its drivers as a real
+// one outlives the daemon.
+type Host struct {
+	guest Guest
+
+	mu     sync.Mutex
+	faults Faults
+	vms    map[string]*VM // by Spec.Dir
+}
+
+// NewHost returns a host whose machines run guest; nil is Idle.
+func NewHost(guest Guest) *Host {
+	if guest == nil {
+		guest = Idle
+	}
+	return &Host{guest: guest, vms: map[string]*VM{}}
+}
+
+// Driver returns a driver of this host: one for each life of the daemon.
+func (h *Host) Driver() *Driver { return &Driver{host: h} }
+
+// Inject replaces what goes wrong with machines that start from now on.
+func (h *Host) Inject(f Faults) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.faults = f
+}
+
+// VMs returns the machines that run, in no order.
+func (h *Host) VMs() []*VM {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make([]*VM, 0, len(h.vms))
+	for _, v := range h.vms {
+		all = append(all, v)
+	}
+	return all
+}
+
+// VM returns the machine that runs with the given Spec.ID, or nil.
+func (h *Host) VM(id string) *VM {
+	for _, v := range h.VMs() {
+		if v.spec.ID == id {
+			return v
+		}
+	}
+	return nil
+}
+
+// Restart makes the present drivers lose all machines, as the daemon's death does.
+// The machines go on.
+func (h *Host) Restart() {
+	for _, v := range h.VMs() {
+		v.lose()
+	}
+}
+
+// Identity of all saved machines of this package.
+const identity = "fake 1"
+
+// stateName is the file that a save writes.
+const stateName = "state"
+
+// Driver implements vmm.Driver.
+type Driver struct{ host *Host }
+
+// Info implements vmm.Driver.
+func (d *Driver) Info() vmm.Info {
+	return vmm.Info{
+		Name: "fake", Version: "1", Accel: "none", Isolation: vmm.None,
+		Abilities: vmm.Abilities{Pause: true, Save: true}, Why: "the in-memory driver of tests",
+	}
+}
+
+// Start implements vmm.Driver.
+func (d *Driver) Start(ctx context.Context, spec vmm.Spec, src vmm.Source) (vmm.Machine, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	saved, err := load(src)
+	if err != nil {
+		return nil, err
+	}
+	h := d.host
+	h.mu.Lock()
+	faults := h.faults
+	h.mu.Unlock()
+	if faults.StartDelay > 0 {
+		select {
+		case <-time.After(faults.StartDelay):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	if faults.Start != nil {
+		return nil, faults.Start
+	}
+	v := newVM(h, spec, saved, faults)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.vms[spec.Dir] != nil {
+		return nil, fault.New(fault.Conflict, "a machine runs in %s", spec.Dir)
+	}
+	h.vms[spec.Dir] = v
+	m := v.adopt()
+	go v.run() // ends with the machine, whose ended says so
+	return m, nil
+}
+
+// load returns the saved machine in src, or nil to boot.
+func load(src vmm.Source) (*vmm.Saved, error) {
+	saved, ok := src.(*vmm.Saved)
+	if !ok {
+		return nil, nil
+	}
+	if saved.Driver != "fake" || saved.Identity != identity {
+		return nil, fault.New(fault.Conflict, "a machine saved by %q (%q) does not start here", saved.Driver, saved.Identity).By(fault.Driver)
+	}
+	b, err := os.ReadFile(saved.State)
+	if err == nil {
+		err = json.Unmarshal(b, &state{})
+	}
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "saved machine").By(fault.Host)
+	}
+	return saved, nil
+}
+
+// state is what a save writes.
+type state struct{ ID string }
+
+// Adopt implements vmm.Driver.
+func (d *Driver) Adopt(ctx context.Context, dir string) (vmm.Machine, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	d.host.mu.Lock()
+	v := d.host.vms[dir]
+	d.host.mu.Unlock()
+	if v == nil {
+		return nil, fmt.Errorf("%w: nothing runs in %s", vmm.ErrEnded, dir)
+	}
+	if err := v.now().Adopt; err != nil {
+		return nil, err
+	}
+	m := v.adopt()
+	if m == nil {
+		return nil, fault.New(fault.Conflict, "another process has the machine in %s", dir)
+	}
+	if err := m.gone(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+var errReleased = errors.New("the machine was given up by this process")
