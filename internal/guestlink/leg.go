@@ -21,6 +21,7 @@ type leg struct {
 	stream *yamux.Stream
 	reader *frame.Reader
 	gone   chan struct{} // closed by drop
+	stop   func() bool   // of what frees Recv when the attachment is closed
 
 	// Only the writer touches these: what it has sent on this leg.
 	input   uint64
@@ -48,11 +49,13 @@ func (a *attachment) connect(ctx context.Context) error {
 			return err
 		}
 		l := &leg{sess: sess, stream: stream, reader: frame.NewReader(stream), gone: make(chan struct{})}
+		l.stop = context.AfterFunc(a.ctx, func() { _ = stream.SetReadDeadline(past) })
 		if err := a.resume(l, reply); err != nil {
 			l.drop()
 			return err
 		}
 		if !sess.spawn(func() { a.write(l) }) {
+			l.stop()
 			continue // it ended just now
 		}
 		a.leg = l
@@ -87,6 +90,7 @@ func (l *leg) drop() {
 	default:
 		close(l.gone)
 	}
+	l.stop()
 	_ = l.stream.SetDeadline(past) // frees reader and writer
 }
 
@@ -111,7 +115,6 @@ func (a *attachment) write(l *leg) {
 		select {
 		case <-changed:
 		case <-a.ctx.Done():
-			_ = l.stream.SetReadDeadline(past) // frees Recv
 			a.farewell(l)
 			return
 		case <-l.gone:
