@@ -78,32 +78,3 @@ type Attachment interface {
 	// Close detaches. The process goes on.
 	Close() error
 }
-
-// Logs keeps what the processes of persistent instances write. Package logstore
-// implements it.
-type Logs interface {
-	// Open opens the log of an instance, for the one writer it has.
-	Open(id ID) (Log, error)
-}
-
-// Log is where the output of one instance goes. Its methods may be called together.
-type Log interface {
-	// Program stores output of the instance's program that ends at offset in the
-	// guest's output log.
-	Program(stream frame.Type, data []byte, offset uint64) error
-
-	// Exec stores output of another process.
-	Exec(id guestproto.ExecID, stream frame.Type, data []byte) error
-
-	// System stores a remark of AegisVM's own.
-	System(text string) error
-
-	// Offset returns how far the program's output is stored.
-	Offset() uint64
-
-	// Restart begins a new output log: Offset is 0 again.
-	Restart()
-
-	// Close ends the log; followers get what is left.
-	Close() error
-}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"log/slog"
 	"maps"
 	"net"
@@ -142,6 +143,10 @@ func (l *stubLog) System(text string) error { return l.add("[system] " + text + 
 func (l *stubLog) Offset() uint64           { return l.offset }
 func (l *stubLog) Restart()                 { l.offset = 0 }
 func (l *stubLog) Close() error             { return nil }
+
+func (l *stubLog) Lines(context.Context, LogQuery) iter.Seq2[LogLine, error] {
+	return func(func(LogLine, error) bool) {}
+}
 
 func (w *stubWorld) Info() vmm.Info { return vmm.Info{Name: "stub"} }
 

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
 // Limits bounds what a Log keeps on disk.
@@ -113,7 +115,7 @@ func scan(path string) (end int64, offset uint64, err error) {
 			return 0, 0, fmt.Errorf("read %s: %w", path, err)
 		}
 		end += rec.size()
-		if rec.Source == Program {
+		if rec.Source == instance.FromProgram {
 			offset = rec.Offset
 		}
 	}
@@ -149,7 +151,7 @@ func (l *Log) Append(r Record) error {
 		return fmt.Errorf("write log: %w", err)
 	}
 	l.size += int64(len(b))
-	if r.Source == Program {
+	if r.Source == instance.FromProgram {
 		l.offset = r.Offset
 	}
 	close(l.grown)

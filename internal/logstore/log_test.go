@@ -11,6 +11,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/xfeldman/aegisvm/internal/frame"
+	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
 func open(t *testing.T, dir string, limits Limits) *Log {
@@ -25,12 +28,12 @@ func open(t *testing.T, dir string, limits Limits) *Log {
 
 func write(t *testing.T, l *Log, off uint64, s string) {
 	t.Helper()
-	if err := l.Append(Record{Stream: Stdout, Source: Program, Offset: off, Data: []byte(s)}); err != nil {
+	if err := l.Append(Record{Stream: frame.Stdout, Source: instance.FromProgram, Offset: off, Data: []byte(s)}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func texts(t *testing.T, l *Log, q Query) []string {
+func texts(t *testing.T, l *Log, q instance.LogQuery) []string {
 	t.Helper()
 	var out []string
 	for line, err := range l.Lines(t.Context(), q) {
@@ -53,25 +56,27 @@ func TestLinesAcrossRecords(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, DefaultLimits)
 	write(t, l, 5, "one\ntw")
-	if err := l.Append(Record{Stream: Stderr, Source: Program, Offset: 9, Data: []byte("err\n")}); err != nil {
+	if err := l.Append(Record{Stream: frame.Stderr, Source: instance.FromProgram, Offset: 9, Data: []byte("err\n")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Append(Record{Stream: Stdout, Source: Exec, ExecID: "exec-1", Data: []byte("of exec\n")}); err != nil {
+	if err := l.Append(Record{Stream: frame.Stdout, Source: instance.FromExec, Exec: "exec-1", Data: []byte("of exec\n")}); err != nil {
 		t.Fatal(err)
 	}
 	write(t, l, 20, "o\n\nprompt> ")
 	want := []string{"one", "err", "of exec", "two", "", "prompt> <open>"}
-	if got := texts(t, l, Query{Tail: -1}); !slices.Equal(got, want) {
+	if got := texts(t, l, instance.LogQuery{Tail: -1, Execs: true}); !slices.Equal(got, want) {
 		t.Errorf("lines = %q, want %q", got, want)
 	}
-	if got := texts(t, l, Query{Tail: 2}); !slices.Equal(got, want[4:]) {
+	if got := texts(t, l, instance.LogQuery{Tail: -1}); slices.Contains(got, "of exec") || len(got) != 5 {
+		t.Errorf("lines without execs = %q", got)
+	}
+	if got := texts(t, l, instance.LogQuery{Tail: 2}); !slices.Equal(got, want[4:]) {
 		t.Errorf("tail = %q, want %q", got, want[4:])
 	}
-	only := func(r Record) bool { return r.ExecID == "exec-1" }
-	if got := texts(t, l, Query{Tail: -1, Want: only}); !slices.Equal(got, []string{"of exec"}) {
+	if got := texts(t, l, instance.LogQuery{Tail: -1, Exec: "exec-1"}); !slices.Equal(got, []string{"of exec"}) {
 		t.Errorf("lines of the exec = %q", got)
 	}
-	if got := texts(t, l, Query{Tail: -1, Since: time.Now().Add(time.Minute)}); len(got) != 0 {
+	if got := texts(t, l, instance.LogQuery{Tail: -1, Since: time.Now().Add(time.Minute)}); len(got) != 0 {
 		t.Errorf("lines of the future = %q", got)
 	}
 	if err := l.Close(); err != nil {
@@ -82,7 +87,7 @@ func TestLinesAcrossRecords(t *testing.T) {
 		t.Errorf("offset after a restart = %d, want 20", again.Offset())
 	}
 	write(t, again, 25, "rest\n")
-	if got := texts(t, again, Query{Tail: 1}); !slices.Equal(got, []string{"prompt> rest"}) {
+	if got := texts(t, again, instance.LogQuery{Tail: 1}); !slices.Equal(got, []string{"prompt> rest"}) {
 		t.Errorf("line over a restart = %q", got)
 	}
 }
@@ -111,7 +116,7 @@ func TestTornEnd(t *testing.T) {
 			t.Fatalf("cut at %d: offset %d, want 4", cut, l.Offset())
 		}
 		write(t, l, 8, "ccc\n")
-		if got := texts(t, l, Query{Tail: -1}); !slices.Equal(got, []string{"aaa", "ccc"}) {
+		if got := texts(t, l, instance.LogQuery{Tail: -1}); !slices.Equal(got, []string{"aaa", "ccc"}) {
 			t.Fatalf("cut at %d: %q", cut, got)
 		}
 	}
@@ -139,7 +144,7 @@ func TestRotation(t *testing.T) {
 	if disk > limits.Segment*int64(limits.Segments) {
 		t.Errorf("%d bytes on disk, at most %d", disk, limits.Segment*int64(limits.Segments))
 	}
-	got := texts(t, l, Query{Tail: -1})
+	got := texts(t, l, instance.LogQuery{Tail: -1})
 	if len(got) < 40 || got[len(got)-1] != "line 199" {
 		t.Errorf("%d lines, the last %q", len(got), got[len(got)-1])
 	}
@@ -163,7 +168,7 @@ func TestFollowers(t *testing.T) {
 	began, slowMayGoOn := make(chan struct{}), make(chan struct{})
 	wg.Go(func() { // slow
 		gaps, prev := 0, -1
-		for line, err := range l.Lines(ctx, Query{Tail: -1, Follow: true}) {
+		for line, err := range l.Lines(ctx, instance.LogQuery{Tail: -1, Follow: true}) {
 			if err != nil {
 				t.Error(err)
 				return
@@ -190,7 +195,7 @@ func TestFollowers(t *testing.T) {
 		}
 	})
 	wg.Go(func() { // leaves
-		for _, err := range l.Lines(ctx, Query{Tail: -1, Follow: true}) {
+		for _, err := range l.Lines(ctx, instance.LogQuery{Tail: -1, Follow: true}) {
 			if err != nil {
 				t.Error(err)
 			}
@@ -212,7 +217,7 @@ func TestFollowEnds(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	gone := errors.New("client gone")
-	for line, err := range l.Lines(ctx, Query{Tail: -1, Follow: true}) {
+	for line, err := range l.Lines(ctx, instance.LogQuery{Tail: -1, Follow: true}) {
 		if err == nil && string(line.Text) == "a" {
 			cancel(gone)
 			continue
@@ -222,7 +227,7 @@ func TestFollowEnds(t *testing.T) {
 		}
 	}
 	done := make(chan []string)
-	go func() { done <- texts(t, l, Query{Tail: -1, Follow: true}) }()
+	go func() { done <- texts(t, l, instance.LogQuery{Tail: -1, Follow: true}) }()
 	write(t, l, 2, "b\n")
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
@@ -233,7 +238,7 @@ func TestFollowEnds(t *testing.T) {
 }
 
 func FuzzReadLog(f *testing.F) {
-	rec, err := Record{Time: time.Unix(1, 0), Stream: Stdout, Source: Program, Data: []byte("x\n")}.encode(nil)
+	rec, err := Record{Time: time.Unix(1, 0), Stream: frame.Stdout, Source: instance.FromProgram, Data: []byte("x\n")}.encode(nil)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -245,9 +250,9 @@ func FuzzReadLog(f *testing.F) {
 			t.Fatal(err)
 		}
 		l := open(t, dir, DefaultLimits)
-		before := len(texts(t, l, Query{Tail: -1}))
+		before := len(texts(t, l, instance.LogQuery{Tail: -1}))
 		write(t, l, 1, "end\n")
-		if after := len(texts(t, l, Query{Tail: -1})); after < before || after > before+1 {
+		if after := len(texts(t, l, instance.LogQuery{Tail: -1})); after < before || after > before+1 {
 			t.Errorf("%d lines, %d before one was written", after, before)
 		}
 	})
@@ -262,7 +267,7 @@ func BenchmarkAppend(b *testing.B) {
 	data := []byte(strings.Repeat("x", 79) + "\n")
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
-		if err := l.Append(Record{Stream: Stdout, Source: Program, Data: data}); err != nil {
+		if err := l.Append(Record{Stream: frame.Stdout, Source: instance.FromProgram, Data: data}); err != nil {
 			b.Fatal(err)
 		}
 	}

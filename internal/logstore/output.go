@@ -5,6 +5,7 @@ import (
 
 	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
 // output writes an instance's output as records. It implements instance.Log.
@@ -12,17 +13,17 @@ type output struct{ *Log }
 
 // Program implements instance.Log.
 func (o output) Program(stream frame.Type, data []byte, offset uint64) error {
-	return o.put(Record{Stream: streamOf(stream), Source: Program, Offset: offset}, data)
+	return o.put(Record{Stream: stream, Source: instance.FromProgram, Offset: offset}, data)
 }
 
 // Exec implements instance.Log.
 func (o output) Exec(id guestproto.ExecID, stream frame.Type, data []byte) error {
-	return o.put(Record{Stream: streamOf(stream), Source: Exec, ExecID: string(id)}, data)
+	return o.put(Record{Stream: stream, Source: instance.FromExec, Exec: id}, data)
 }
 
 // System implements instance.Log.
 func (o output) System(text string) error {
-	return o.put(Record{Stream: Stdout, Source: System}, []byte(text+"\n"))
+	return o.put(Record{Stream: frame.Stdout, Source: instance.FromSystem}, []byte(text+"\n"))
 }
 
 func (o output) put(r Record, data []byte) error {
@@ -33,11 +34,4 @@ func (o output) put(r Record, data []byte) error {
 		}
 	}
 	return nil
-}
-
-func streamOf(t frame.Type) Stream {
-	if t == frame.Stderr {
-		return Stderr
-	}
-	return Stdout
 }

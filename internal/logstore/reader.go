@@ -10,42 +10,22 @@ import (
 	"iter"
 	"os"
 	"time"
+
+	"github.com/xfeldman/aegisvm/internal/instance"
 )
-
-// Query says which lines to read.
-type Query struct {
-	Since  time.Time         // lines of that time and later; zero is all
-	Tail   int               // only the last lines; negative is all
-	Follow bool              // go on with what comes, until ctx ends or the log is closed
-	Want   func(Record) bool // which records count; nil is all
-}
-
-// Line is one line of output, without its end.
-type Line struct {
-	Time   time.Time // when its first byte came
-	Stream Stream
-	Source Source
-	ExecID string
-	Text   []byte
-	// Open says that the line has no end yet: what is left of a process that ended
-	// without one, or the prompt of one that waits.
-	Open bool
-	// Gap says that rotation dropped records before this line; it has no text.
-	Gap bool
-}
 
 // maxLine bounds the memory that one unfinished line may take; a longer one is
 // returned in parts, all but the last Open.
 const maxLine = 16 << 20
 
 // Lines returns the lines of the log that q asks for, oldest first.
-func (l *Log) Lines(ctx context.Context, q Query) iter.Seq2[Line, error] {
-	return func(yield func(Line, error) bool) {
+func (l *Log) Lines(ctx context.Context, q instance.LogQuery) iter.Seq2[instance.LogLine, error] {
+	return func(yield func(instance.LogLine, error) bool) {
 		a := assembler{yield: yield, since: q.Since, skip: 0}
 		if q.Tail >= 0 {
 			n, err := l.count(ctx, q)
 			if err != nil {
-				yield(Line{}, err)
+				yield(instance.LogLine{}, err)
 				return
 			}
 			a.skip = max(0, n-q.Tail)
@@ -55,7 +35,7 @@ func (l *Log) Lines(ctx context.Context, q Query) iter.Seq2[Line, error] {
 			return
 		}
 		if err != nil {
-			yield(Line{}, err)
+			yield(instance.LogLine{}, err)
 			return
 		}
 		a.flush()
@@ -63,9 +43,9 @@ func (l *Log) Lines(ctx context.Context, q Query) iter.Seq2[Line, error] {
 }
 
 // count returns how many lines q would give now.
-func (l *Log) count(ctx context.Context, q Query) (int, error) {
+func (l *Log) count(ctx context.Context, q instance.LogQuery) (int, error) {
 	n := 0
-	a := assembler{since: q.Since, yield: func(Line, error) bool { n++; return true }}
+	a := assembler{since: q.Since, yield: func(instance.LogLine, error) bool { n++; return true }}
 	q.Follow = false
 	if err := l.records(ctx, q, a.add); err != nil {
 		return 0, err
@@ -79,7 +59,7 @@ var errStop = errors.New("stop")
 
 // records calls add for each record that q wants; for a gap it calls it with a
 // zero Source.
-func (l *Log) records(ctx context.Context, q Query, add func(Record) error) error {
+func (l *Log) records(ctx context.Context, q instance.LogQuery, add func(Record) error) error {
 	seq, _, _, _, _ := l.state()
 	for at := int64(0); ; {
 		first, last, size, grown, open := l.state()
@@ -123,7 +103,7 @@ func ignoreStop(err error) error {
 }
 
 // read reads a segment from at to end, or to its own end if that is negative.
-func (l *Log) read(seq uint64, at, end int64, q Query, add func(Record) error) (int64, error) {
+func (l *Log) read(seq uint64, at, end int64, q instance.LogQuery, add func(Record) error) (int64, error) {
 	f, err := os.Open(l.path(seq))
 	if err != nil {
 		return at, err
@@ -143,7 +123,7 @@ func (l *Log) read(seq uint64, at, end int64, q Query, add func(Record) error) (
 			return at, err
 		}
 		at += rec.size()
-		if q.Want != nil && !q.Want(rec) {
+		if !q.Wants(rec.Source, rec.Exec) {
 			continue
 		}
 		if err := add(rec); err != nil {
@@ -154,16 +134,16 @@ func (l *Log) read(seq uint64, at, end int64, q Query, add func(Record) error) (
 
 // assembler puts lines together from records, for each process and stream.
 type assembler struct {
-	yield   func(Line, error) bool
+	yield   func(instance.LogLine, error) bool
 	since   time.Time
 	skip    int
-	open    []*Line // unfinished lines, oldest first
+	open    []*instance.LogLine // unfinished lines, oldest first
 	stopped bool
 }
 
 func (a *assembler) add(r Record) error {
 	if r.Source == 0 {
-		return a.emit(Line{Gap: true})
+		return a.emit(instance.LogLine{Gap: true})
 	}
 	for data := r.Data; len(data) > 0; {
 		i := bytes.IndexByte(data, '\n')
@@ -188,18 +168,18 @@ func (a *assembler) add(r Record) error {
 }
 
 // line returns the unfinished line that r goes on with, or a new one.
-func (a *assembler) line(r Record) *Line {
+func (a *assembler) line(r Record) *instance.LogLine {
 	for _, l := range a.open {
-		if l.Source == r.Source && l.Stream == r.Stream && l.ExecID == r.ExecID {
+		if l.Source == r.Source && l.Stream == r.Stream && l.Exec == r.Exec {
 			return l
 		}
 	}
-	l := &Line{Time: r.Time, Stream: r.Stream, Source: r.Source, ExecID: r.ExecID}
+	l := &instance.LogLine{Time: r.Time, Stream: r.Stream, Source: r.Source, Exec: r.Exec}
 	a.open = append(a.open, l)
 	return l
 }
 
-func (a *assembler) drop(done *Line) {
+func (a *assembler) drop(done *instance.LogLine) {
 	for i, l := range a.open {
 		if l == done {
 			a.open = append(a.open[:i], a.open[i+1:]...)
@@ -208,7 +188,7 @@ func (a *assembler) drop(done *Line) {
 	}
 }
 
-func (a *assembler) emit(l Line) error {
+func (a *assembler) emit(l instance.LogLine) error {
 	switch {
 	case !l.Gap && l.Time.Before(a.since):
 		return nil

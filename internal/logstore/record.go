@@ -8,34 +8,19 @@ import (
 	"hash/crc32"
 	"io"
 	"time"
-)
 
-// Stream is where bytes were written to.
-type Stream uint8
-
-// The streams.
-const (
-	Stdout Stream = 1
-	Stderr Stream = 2
-)
-
-// Source is whose bytes they are.
-type Source uint8
-
-// The sources.
-const (
-	Program Source = 1 // the instance's own command
-	Exec    Source = 2 // a command run in it later
-	System  Source = 3 // AegisVM's own remarks
+	"github.com/xfeldman/aegisvm/internal/frame"
+	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
 // Record is one chunk of output.
 type Record struct {
 	Time   time.Time
-	Stream Stream
-	Source Source
-	ExecID string // of an Exec, at most 255 bytes
-	Offset uint64 // end of the chunk in the guest's output log; Program only
+	Stream frame.Type // Stdout or Stderr
+	Source instance.LogSource
+	Exec   guestproto.ExecID // of an exec's output, at most 255 bytes
+	Offset uint64            // end of the chunk in the guest's output log; the program's only
 	Data   []byte
 }
 
@@ -52,19 +37,19 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // errTorn reports a record that is not whole: the end of a log whose writer died.
 var errTorn = errors.New("torn record")
 
-func (r Record) size() int64 { return int64(headerSize + len(r.ExecID) + len(r.Data)) }
+func (r Record) size() int64 { return int64(headerSize + len(r.Exec) + len(r.Data)) }
 
 func (r Record) encode(dst []byte) ([]byte, error) {
-	if len(r.Data) > maxData || len(r.ExecID) > 255 {
-		return nil, fmt.Errorf("log record of %d bytes of exec %q is too large", len(r.Data), r.ExecID)
+	if len(r.Data) > maxData || len(r.Exec) > 255 {
+		return nil, fmt.Errorf("log record of %d bytes of exec %q is too large", len(r.Data), r.Exec)
 	}
 	start := len(dst)
 	dst = binary.BigEndian.AppendUint32(dst, 0)                   // the checksum's place
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(r.Data))) //nolint:gosec // bounded above
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Time.UnixNano()))
 	dst = binary.BigEndian.AppendUint64(dst, r.Offset)
-	dst = append(dst, byte(r.Stream), byte(r.Source), byte(len(r.ExecID))) //nolint:gosec // bounded above
-	dst = append(append(dst, r.ExecID...), r.Data...)
+	dst = append(dst, byte(r.Stream), byte(r.Source), byte(len(r.Exec))) //nolint:gosec // bounded above
+	dst = append(append(dst, r.Exec...), r.Data...)
 	binary.BigEndian.PutUint32(dst[start:], crc32.Checksum(dst[start+4:], castagnoli))
 	return dst, nil
 }
@@ -91,9 +76,9 @@ func readRecord(r *bufio.Reader) (Record, error) {
 	return Record{
 		Time:   time.Unix(0, int64(binary.BigEndian.Uint64(h[8:]))), //nolint:gosec // two's complement on disk
 		Offset: binary.BigEndian.Uint64(h[16:]),
-		Stream: Stream(h[24]),
-		Source: Source(h[25]),
-		ExecID: string(rest[:h[26]]),
+		Stream: frame.Type(h[24]),
+		Source: instance.LogSource(h[25]),
+		Exec:   guestproto.ExecID(rest[:h[26]]),
 		Data:   rest[h[26]:],
 	}, nil
 }
