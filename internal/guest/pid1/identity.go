@@ -1,0 +1,130 @@
+//go:build linux
+
+package pid1
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xfeldman/aegisvm/internal/guestproto"
+)
+
+// gateway is the host's end of the network of every VM, and its name server.
+const gateway = "192.168.127.1"
+
+const (
+	bootIDPath = "/proc/sys/kernel/random/boot_id"
+	ownBootID  = "/run/aegis/boot_id"
+)
+
+// writeDefaults makes the files of /etc that programs expect, where the image has
+// none; Identify writes their real contents.
+func writeDefaults() error {
+	for path, content := range map[string]string{
+		"/etc/hostname":   "localhost\n",
+		"/etc/machine-id": strings.Repeat("0", 32) + "\n",
+		"/etc/hosts":      hosts("localhost"),
+	} {
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+			if err := replaceFile(path, content); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func hosts(hostname string) string {
+	text := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+	if hostname != "localhost" {
+		text += "127.0.1.1\t" + hostname + "\n"
+	}
+	return text
+}
+
+// replaceFile writes a file of /etc, unless it has that content already. A symbolic
+// link is replaced: images point resolv.conf to programs that do not run here.
+func replaceFile(path, content string) error {
+	if fi, err := os.Lstat(path); err == nil {
+		old, readErr := os.ReadFile(path)
+		switch {
+		case !fi.Mode().IsRegular():
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+		case readErr == nil && string(old) == content:
+			return nil
+		}
+	} else if err := os.MkdirAll("/etc", 0o755); err != nil { //nolint:gosec // /etc is for all
+		return err
+	}
+	return os.WriteFile(path, []byte(content), 0o644) //nolint:gosec // for all to read
+}
+
+// Identify implements server.System.
+func (m *machine) Identify(id guestproto.Identity) error {
+	m.identity.Lock()
+	defer m.identity.Unlock()
+	if id.Hostname != "" {
+		if strings.ContainsAny(id.Hostname, " \t\n") {
+			return fmt.Errorf("bad hostname %q", id.Hostname)
+		}
+		if err := unix.Sethostname([]byte(id.Hostname)); err != nil {
+			return fmt.Errorf("set the hostname: %w", err)
+		}
+		if err := errors.Join(replaceFile("/etc/hostname", id.Hostname+"\n"), replaceFile("/etc/hosts", hosts(id.Hostname))); err != nil {
+			return err
+		}
+	}
+	if id.MachineID != "" {
+		if err := replaceFile("/etc/machine-id", id.MachineID+"\n"); err != nil {
+			return err
+		}
+	}
+	servers := id.Nameservers
+	if len(servers) == 0 {
+		servers = []string{gateway}
+	}
+	resolv := ""
+	for _, s := range servers {
+		resolv += "nameserver " + s + "\n"
+	}
+	if err := replaceFile("/etc/resolv.conf", resolv); err != nil {
+		return err
+	}
+	if id.BootID != "" {
+		if err := m.setBootID(id.BootID); err != nil {
+			return err
+		}
+	}
+	if id.Clone {
+		if err := destroySockets(); err != nil {
+			console("end the source's connections: %v", err) // they end when a packet is answered with RST
+		}
+	}
+	return nil
+}
+
+// setBootID gives the machine a boot id of its own: the kernel's is that of the
+// template.
+func (m *machine) setBootID(id string) error {
+	if err := os.MkdirAll("/run/aegis", 0o755); err != nil { //nolint:gosec // for all to read
+		return err
+	}
+	if err := os.WriteFile(ownBootID, []byte(id+"\n"), 0o444); err != nil { //nolint:gosec // for all to read
+		return err
+	}
+	if m.bootID {
+		return nil
+	}
+	if err := unix.Mount(ownBootID, bootIDPath, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("set the boot id: %w", err)
+	}
+	m.bootID = true
+	return nil
+}
