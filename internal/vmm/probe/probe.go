@@ -89,7 +89,7 @@ func (s *Store) prepare() error {
 }
 
 func read(path string) (Verdict, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|noFollow, 0) //nolint:gosec // in a folder that is private
+	f, err := os.OpenFile(path, os.O_RDONLY|noFollow, 0)
 	if err != nil {
 		return Verdict{}, err
 	}
@@ -129,7 +129,7 @@ func write(path string, v Verdict) error {
 const lockRetry = 50 * time.Millisecond
 
 func lock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|noFollow, 0o600) //nolint:gosec // in a folder that is private
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|noFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/xfeldman/aegisvm/internal/guestproto"
@@ -48,7 +49,7 @@ func (r *recipe) argv() []string {
 		"-M", r.machine(),
 		"-accel", string(r.Accel),
 		"-cpu", r.cpu(),
-		"-smp", fmt.Sprint(r.vcpus()),
+		"-smp", strconv.Itoa(r.vcpus()),
 		"-m", fmt.Sprintf("%dM", r.mebibytes()),
 		"-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,mem-path=/proc/self/fd/%d,share=on", r.mebibytes(), r.RAM),
 		"-global", "virtio-mmio.force-legacy=false",

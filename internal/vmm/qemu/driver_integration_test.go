@@ -4,13 +4,18 @@ package qemu
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/kernel"
 	"github.com/xfeldman/aegisvm/internal/paths"
 	"github.com/xfeldman/aegisvm/internal/size"
@@ -103,15 +108,21 @@ func newSpec(t *testing.T, g ground) vmm.Spec {
 }
 
 func harness(t *testing.T, g ground) vmmtest.Harness {
+	t.Helper()
 	d := openDriver(t, Options{})
 	return vmmtest.Harness{
-		Driver:  d,
-		NewSpec: func(t *testing.T) vmm.Spec { return newSpec(t, g) },
+		Driver: d,
+		NewSpec: func(t *testing.T) vmm.Spec {
+			t.Helper()
+			return newSpec(t, g)
+		},
 		Lose: func(t *testing.T, m vmm.Machine) vmm.Driver {
+			t.Helper()
 			m.(*Machine).Release()
 			return openDriver(t, Options{})
 		},
 		Strike: func(t *testing.T, m vmm.Machine) {
+			t.Helper()
 			u, err := m.Usage()
 			if err != nil {
 				t.Fatal(err)
@@ -171,5 +182,119 @@ func TestTrial(t *testing.T) {
 	t.Logf("%+v, %v after %v", v, err, time.Since(begin))
 	if err != nil || v.Why == "" {
 		t.Error("no verdict")
+	}
+}
+
+// await reads a machine's console until it has what is wanted.
+func await(t *testing.T, dir, want string) string {
+	t.Helper()
+	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
+		b, err := os.ReadFile(filepath.Join(dir, "console.log"))
+		if err == nil && strings.Contains(string(b), want) {
+			return string(b)
+		}
+	}
+	t.Fatalf("%q is not on the console", want)
+	return ""
+}
+
+func makeDisk(t *testing.T, name string, bytes int64, mode os.FileMode) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, nil, mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, bytes); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func kill(t *testing.T, m vmm.Machine) {
+	t.Helper()
+	if err := m.Kill(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDisks starts two machines on one base. Their disks are private to this user,
+// which the VMM is not.
+func TestDisks(t *testing.T) {
+	g := requireVM(t)
+	d := openDriver(t, Options{})
+	base := makeDisk(t, "base", 1<<20, 0o400)
+	var specs [2]vmm.Spec
+	for i := range specs {
+		specs[i] = newSpec(t, g)
+		specs[i].Disks = []vmm.Disk{
+			{Name: "base", Path: base, Format: vmm.Raw, ReadOnly: true},
+			{Name: "disk", Path: makeDisk(t, "disk", 8<<20, 0o600), Format: vmm.Raw},
+		}
+		m, err := d.Start(t.Context(), specs[i], vmm.Boot{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer kill(t, m)
+	}
+	for _, s := range specs {
+		await(t, s.Dir, "disk base: 2048 sectors, read-only 1")
+		await(t, s.Dir, "disk disk: 16384 sectors, read-only 0")
+	}
+	again := newSpec(t, g)
+	again.Disks = specs[0].Disks
+	_, err := d.Start(t.Context(), again, vmm.Boot{})
+	if fault.KindOf(err) != fault.Conflict || fault.HintOf(err) == "" {
+		t.Errorf("a disk that another machine writes: %v (%s)", err, fault.HintOf(err))
+	}
+	t.Log(err)
+}
+
+// TestConfinement looks at what a VMM process is.
+func TestConfinement(t *testing.T) {
+	g := requireVM(t)
+	d := openDriver(t, Options{})
+	spec := newSpec(t, g)
+	m, err := d.Start(t.Context(), spec, vmm.Boot{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kill(t, m)
+	u, err := m.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", u.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := map[string]string{}
+	for line := range strings.Lines(string(status)) {
+		if k, v, ok := strings.Cut(line, ":"); ok {
+			fields[k] = strings.Join(strings.Fields(v), " ")
+		}
+	}
+	want := map[string]string{"Seccomp": "2", "NoNewPrivs": "1"}
+	if os.Geteuid() == 0 {
+		id := fmt.Sprint(d.account.uid)
+		if d.account.uid == 0 {
+			t.Error("a root daemon's VMM is root")
+		}
+		want["Uid"] = strings.Repeat(id+" ", 3) + id
+		want["Groups"] = ""
+	}
+	for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapAmb"} {
+		want[set] = "0000000000000000"
+	}
+	for k, v := range want {
+		if fields[k] != v {
+			t.Errorf("%s is %q, want %q", k, fields[k], v)
+		}
+	}
+	if sid, err := unix.Getsid(u.PID); err != nil || sid != u.PID {
+		t.Errorf("session %d of process %d, %v", sid, u.PID, err)
+	}
+	fi, err := os.Stat(spec.Dir)
+	if err != nil || fi.Mode().Perm() != 0o700 {
+		t.Errorf("folder %v, %v", fi.Mode(), err)
 	}
 }

@@ -66,7 +66,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 func askVersion(ctx context.Context, binary string) (Version, error) {
 	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, binary, "--version").Output() //nolint:gosec // the configured program
+	out, err := exec.CommandContext(ctx, binary, "--version").Output()
 	if err != nil {
 		return Version{}, errMissing(binary, err)
 	}
@@ -93,7 +93,7 @@ func (d *Driver) Start(ctx context.Context, spec vmm.Spec, src vmm.Source) (vmm.
 	if err := ended(ctx); err != nil {
 		return nil, err
 	}
-	f, err := makeFolder(spec.Dir)
+	f, err := makeFolder(ctx, spec.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("folder of the machine: %w", err)
 	}
@@ -168,7 +168,11 @@ func (d *Driver) Adopt(ctx context.Context, dir string) (vmm.Machine, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	p, err := f.process()
+	p, err := f.process(ctx)
+	if ctx.Err() != nil {
+		f.close()
+		return nil, context.Cause(ctx)
+	}
 	if err != nil {
 		f.clear()
 		f.close()
@@ -211,7 +215,7 @@ func (d *Driver) refuse(ctx context.Context, m *Machine, err error) error {
 		m.Release()
 		return context.Cause(ctx)
 	}
-	d.log.Warn("a QEMU that does not answer is ended", slog.Int("pid", m.proc.pid), slog.String("error", err.Error()))
+	d.log.WarnContext(ctx, "a QEMU that does not answer is ended", slog.Int("pid", m.proc.pid), slog.String("error", err.Error()))
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer cancel()
 	if killed := m.Kill(clean); killed != nil {

@@ -64,7 +64,7 @@ func installHint(osRelease, arch string) string {
 
 // distributions returns the ids in an os-release file, the closest first.
 func distributions(path string) []string {
-	f, err := os.Open(path) //nolint:gosec // a fixed path, or a test's
+	f, err := os.Open(path)
 	if err != nil {
 		return nil
 	}
@@ -89,6 +89,9 @@ func errStart(e *ending, log string) error {
 			WithHint("give it less with --memory, or stop something: aegis instance list")
 	case strings.Contains(words, "No space left on device"):
 		return fault.New(fault.Exhausted, "no space for the VM: %s", words).By(fault.Host).WithHint("df -h")
+	case strings.Contains(words, "Failed to get") && strings.Contains(words, "lock"):
+		return fault.New(fault.Conflict, "another machine uses a disk of the VM: %s", words).By(fault.Host).
+			WithHint("stop what uses it: aegis instance list")
 	case words == "":
 		words = e.exit().String()
 	}

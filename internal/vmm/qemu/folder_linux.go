@@ -46,7 +46,7 @@ var errClaimed = errors.New("another process has taken this machine")
 
 // makeFolder claims a folder for a new machine. What a machine that has ended left
 // there is removed.
-func makeFolder(path string) (*folder, error) {
+func makeFolder(ctx context.Context, path string) (*folder, error) {
 	for range 3 {
 		f, err := openFolder(path, unix.O_CREAT|unix.O_EXCL)
 		if !errors.Is(err, unix.EEXIST) {
@@ -57,7 +57,7 @@ func makeFolder(path string) (*folder, error) {
 		} else if err != nil {
 			return nil, err
 		}
-		p, err := f.process()
+		p, err := f.process(ctx)
 		if err == nil {
 			p.close()
 			f.close()
@@ -126,10 +126,10 @@ func (f *folder) write(pid int) error {
 var errNoProcess = errors.New("no process")
 
 // process opens the process that the record names, if it still is that one.
-func (f *folder) process() (*process, error) {
+func (f *folder) process(ctx context.Context) (*process, error) {
 	var r record
 	if err := json.NewDecoder(io.NewSectionReader(f.record, 0, 4096)).Decode(&r); err != nil {
-		return f.listener()
+		return f.listener(ctx)
 	}
 	if boot, err := bootID(); err != nil || boot != r.Boot {
 		return nil, errors.Join(errNoProcess, err)
@@ -148,8 +148,8 @@ func (f *folder) process() (*process, error) {
 
 // listener opens the process that listens on the machine's sockets: a daemon that
 // was killed between starting QEMU and writing the record left no other trace.
-func (f *folder) listener() (*process, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), adoptTimeout)
+func (f *folder) listener(ctx context.Context) (*process, error) {
+	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
 	defer cancel()
 	conn, err := f.dial(ctx, qmpName)
 	if err != nil {
@@ -301,6 +301,15 @@ func (f *folder) makePipe(name string) (ours, held, w *os.File, err error) {
 // openPipe opens the reading end of a named pipe.
 func (f *folder) openPipe(name string) (*os.File, error) {
 	return openAt(f.dir, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+}
+
+// openLog opens the log name, which stays when the machine has ended.
+func (f *folder) openLog(name string, resume bool) (*tailLog, error) {
+	file, err := openAt(f.dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return newLog(file, resume)
 }
 
 // clear removes everything but the logs, the record last: while it is there the

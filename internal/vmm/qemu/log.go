@@ -4,8 +4,6 @@ import (
 	"io"
 	"os"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -26,26 +24,22 @@ type tailLog struct {
 	tail []byte
 }
 
-// openLog opens the log name in the folder dir. The log goes on where an earlier
-// process left it if resume is set, else it starts empty.
-func openLog(dir *os.File, name string, resume bool) (*tailLog, error) {
-	flags := unix.O_RDWR | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOFOLLOW
-	if !resume {
-		flags |= unix.O_TRUNC
-	}
-	f, err := openAt(dir, name, flags, 0o600)
-	if err != nil {
-		return nil, err
-	}
+// newLog keeps a stream in f, which it owns from here on. The log goes on where an
+// earlier process left it if resume is set, else it starts empty.
+func newLog(f *os.File, resume bool) (*tailLog, error) {
 	l := &tailLog{file: f, begun: make(chan struct{})}
-	if !resume {
-		return l, nil
+	var err error
+	if resume {
+		if l.size, err = f.Seek(0, io.SeekEnd); err == nil {
+			l.tail = readEnd(f, l.size, maxTail)
+		}
+	} else {
+		err = f.Truncate(0)
 	}
-	if l.size, err = f.Seek(0, io.SeekEnd); err != nil {
-		_ = f.Close() // the seek's error is the one to tell
+	if err != nil {
+		_ = f.Close() // nothing was written
 		return nil, err
 	}
-	l.tail = readEnd(f, l.size, maxTail)
 	return l, nil
 }
 

@@ -72,10 +72,10 @@ func newMachine(f *folder, p *process, console, words *os.File, resume bool) (*M
 		released: make(chan struct{}), ended: make(chan struct{}),
 	}
 	var err error
-	if m.console, err = openLog(f.dir, consoleName+logSuffix, resume); err != nil {
+	if m.console, err = f.openLog(consoleName+logSuffix, resume); err != nil {
 		return nil, err
 	}
-	if m.words, err = openLog(f.dir, wordsName+logSuffix, resume); err != nil {
+	if m.words, err = f.openLog(wordsName+logSuffix, resume); err != nil {
 		_ = m.console.Close() // nothing was written
 		return nil, err
 	}

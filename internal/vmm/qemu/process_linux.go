@@ -166,7 +166,7 @@ func procKB(b []byte, key string) (size.Bytes, error) {
 
 // openAt opens a file in a folder that is open.
 func openAt(dir *os.File, name string, flags int, mode uint32) (*os.File, error) {
-	fd, err := unix.Openat(int(dir.Fd()), name, flags|unix.O_CLOEXEC, mode) //nolint:gosec // a descriptor
+	fd, err := unix.Openat(int(dir.Fd()), name, flags|unix.O_CLOEXEC, mode)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: filepath.Join(dir.Name(), name), Err: err}
 	}

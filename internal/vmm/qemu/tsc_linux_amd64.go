@@ -30,7 +30,7 @@ func tscKHz(ctx context.Context) int {
 		return 0
 	}
 	ns1, tsc1 := readClocks()
-	return int((tsc1 - tsc0) * 1_000_000 / (ns1 - ns0))
+	return int((tsc1 - tsc0) * 1_000_000 / (ns1 - ns0)) //nolint:gosec // some millions
 }
 
 // readClocks reads both clocks at the same moment: of a few tries the one that

@@ -187,7 +187,7 @@ func (s *suite) pause() {
 	m, _ := s.start()
 	s.answers(m)
 	conn := s.dialGuest(m)
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // the test is about something else
 	for range 2 {
 		for range 2 {
 			if err := m.Pause(s.within(soon)); err != nil {
@@ -308,7 +308,7 @@ func (s *suite) dialEnds() {
 	m, _ := s.start()
 	s.answers(m)
 	conn := s.dialGuest(m)
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // the test is about something else
 	waiting := make(chan error, 1)
 	go func() {
 		_, err := m.DialGuest(context.Background())
@@ -373,7 +373,7 @@ func (s *suite) many() {
 				s.Errorf("dial: %v", err)
 				return
 			}
-			defer conn.Close()
+			defer conn.Close() //nolint:errcheck // the test is about something else
 			if !s.echoes(conn, s.h.Patience) {
 				s.Error("a guest does not answer")
 			}

@@ -212,7 +212,7 @@ func (s *suite) echoes(conn net.Conn, d time.Duration) bool {
 func (s *suite) answers(m vmm.Machine) {
 	s.Helper()
 	conn := s.dialGuest(m)
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // the test is about something else
 	if !s.echoes(conn, s.h.Patience) {
 		s.Fatal("the guest does not answer")
 	}

@@ -34,6 +34,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	listDisks()
 	go sendFrames() // for as long as the machine lives
 	word, err := vmmtest.Serve(pipe)
 	if err != nil {
@@ -112,6 +113,20 @@ func openPipe() (io.ReadWriter, error) {
 		<-time.After(again)
 	}
 	return nil, errors.New("no port")
+}
+
+// listDisks tells on the console what disks there are.
+func listDisks() {
+	serials, _ := filepath.Glob("/sys/block/*/serial")
+	for _, path := range serials {
+		dir := filepath.Dir(path)
+		var facts []any
+		for _, name := range []string{"serial", "size", "ro"} {
+			b, _ := os.ReadFile(filepath.Join(dir, name))
+			facts = append(facts, strings.TrimSpace(string(b)))
+		}
+		fmt.Fprintf(os.Stdout, "disk %s: %s sectors, read-only %s\n", facts...)
+	}
 }
 
 func sendFrames() {
