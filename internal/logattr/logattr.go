@@ -39,3 +39,18 @@ func Request(method, path string) slog.Attr { return slog.String("request", meth
 func Panic(value any) slog.Attr {
 	return slog.String("panic", fmt.Sprintf("%v\n%s", value, debug.Stack()))
 }
+
+// Version is the build of a program.
+func Version(v string) slog.Attr { return slog.String("version", v) }
+
+// PID is a process of the host.
+func PID(pid int) slog.Attr { return slog.Int("pid", pid) }
+
+// Driver is the name of a VMM driver.
+func Driver(name string) slog.Attr { return slog.String("driver", name) }
+
+// Accel is what runs a guest's instructions.
+func Accel(name string) slog.Attr { return slog.String("accel", name) }
+
+// Part is a part of the daemon.
+func Part(name string) slog.Attr { return slog.String("part", name) }

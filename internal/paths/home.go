@@ -48,6 +48,9 @@ func (h Home) Lock() string { return h.join("data", "aegisd.lock") }
 // Log is the daemon's own log.
 func (h Home) Log() string { return h.join("data", "aegisd.log") }
 
+// Database is the daemon's record of instances, 0600.
+func (h Home) Database() string { return h.join("data", "aegis.db") }
+
 // Images is the folder of root file system images.
 func (h Home) Images() string { return h.join("data", "images") }
 

@@ -1,0 +1,218 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/buildinfo"
+	"github.com/xfeldman/aegisvm/internal/config"
+	"github.com/xfeldman/aegisvm/internal/drivers"
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/guestlink"
+	"github.com/xfeldman/aegisvm/internal/httpapi"
+	"github.com/xfeldman/aegisvm/internal/instance"
+	"github.com/xfeldman/aegisvm/internal/logattr"
+	"github.com/xfeldman/aegisvm/internal/logstore"
+	"github.com/xfeldman/aegisvm/internal/machine"
+	"github.com/xfeldman/aegisvm/internal/paths"
+	"github.com/xfeldman/aegisvm/internal/presence"
+	"github.com/xfeldman/aegisvm/internal/store"
+	"github.com/xfeldman/aegisvm/internal/vmm"
+)
+
+// Options is what a daemon is made of.
+type Options struct {
+	Config *config.Config
+	Log    *slog.Logger
+	Ready  func() // called once the API answers; nil is nobody
+
+	// What tests replace. Nil is the real thing.
+	Driver vmm.Driver
+	Ground instance.Ground
+}
+
+// Lock takes the home for this process: there is one daemon for each.
+func Lock(home paths.Home) (*presence.Lock, error) {
+	if err := home.Create(); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "cannot use %s", home).By(fault.Host).
+			WithHint("set AEGIS_HOME to a folder that you can write to")
+	}
+	lock, err := presence.Acquire(home.Lock())
+	if held, ok := errors.AsType[*presence.HeldError](err); ok {
+		return nil, fault.New(fault.Conflict, "aegisd runs already in %s, as process %d", home, held.PID).
+			WithHint("stop it: aegis down")
+	}
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "cannot use %s", home).By(fault.Host).
+			WithHint("is the disk full? see: aegis doctor")
+	}
+	return lock, nil
+}
+
+// Run is the life of a daemon in a home that the caller has locked. It returns when
+// ctx has ended and everything has been stopped, or when something fails that the
+// daemon cannot do without.
+func Run(ctx context.Context, o Options) (err error) {
+	home := o.Config.Home
+	parts := &stack{log: o.Log}
+	defer func() {
+		stopping, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), stopTimeout(o.Config),
+			errors.New("the daemon's parts take too long to stop"))
+		defer cancel()
+		err = errors.Join(err, parts.stop(stopping))
+	}()
+	if err := writePID(home, parts); err != nil {
+		return err
+	}
+	// From here on clients wait instead of being refused.
+	ln, err := listen(ctx, home, parts)
+	if err != nil {
+		return err
+	}
+	set, driver, err := build(ctx, o, parts)
+	if err != nil {
+		return err
+	}
+	if err := set.Recover(ctx); err != nil {
+		return fmt.Errorf("recover: %w", err)
+	}
+	failed := serve(o, set, driver, ln, parts)
+	info := driver.Info()
+	o.Log.InfoContext(ctx, "serving", logattr.Version(buildinfo.Version()), logattr.PID(os.Getpid()),
+		logattr.Driver(info.Name), logattr.Accel(info.Accel), logattr.Why(info.Why))
+	if o.Ready != nil {
+		o.Ready()
+	}
+	select {
+	case <-ctx.Done():
+		o.Log.InfoContext(ctx, "stopping", logattr.Err(context.Cause(ctx)))
+		return nil
+	case err := <-failed:
+		return err
+	}
+}
+
+func writePID(home paths.Home, parts *stack) error {
+	if err := os.WriteFile(home.PIDFile(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
+		return fmt.Errorf("write the pid file: %w", err)
+	}
+	parts.push("pid file", func(context.Context) error { return os.Remove(home.PIDFile()) })
+	return nil
+}
+
+func listen(ctx context.Context, home paths.Home, parts *stack) (net.Listener, error) {
+	ln, err := presence.Listen(ctx, home.Socket())
+	if err != nil {
+		return nil, fmt.Errorf("open the API's socket: %w", err)
+	}
+	parts.push("socket", func(context.Context) error {
+		err := os.Remove(home.Socket())
+		if closed := ln.Close(); !errors.Is(closed, net.ErrClosed) { // the server has closed it if it served
+			err = errors.Join(err, closed)
+		}
+		return err
+	})
+	return ln, nil
+}
+
+// build makes the core and what it stands on.
+func build(ctx context.Context, o Options, parts *stack) (*instance.Set, vmm.Driver, error) {
+	home := o.Config.Home
+	driver, ground := o.Driver, o.Ground
+	if driver == nil {
+		var err error
+		if driver, err = drivers.Open(ctx, o.Config, o.Log); err != nil {
+			return nil, nil, err
+		}
+	}
+	if ground == nil {
+		harness, err := paths.Program("aegis-harness")
+		if err != nil {
+			return nil, nil, fault.Wrap(fault.Unavailable, err, "the program for the VMs is missing").By(fault.Host).
+				WithHint("install AegisVM again, or run make build in its source")
+		}
+		ground = machine.NewGround(home, harness)
+	}
+	db, err := store.Open(ctx, home.Database())
+	if err != nil {
+		return nil, nil, err
+	}
+	parts.push("database", func(context.Context) error { return db.Close() })
+	return instance.NewSet(instance.World{
+		Driver: driver,
+		Ground: ground,
+		Linker: guestlink.Linker{Log: o.Log},
+		Store:  db,
+		Logs: logstore.Folder{
+			Dir:    func(id instance.ID) string { return home.Instance(string(id)) },
+			Limits: logstore.DefaultLimits,
+		},
+		Log:    o.Log,
+		Limits: limits(o.Config),
+		Memory: hostMemory,
+	}), driver, nil
+}
+
+func limits(c *config.Config) instance.Limits {
+	l := instance.DefaultLimits()
+	l.Boot, l.Grace, l.PowerOff, l.Kill = c.BootTimeout, c.StopGrace, c.PowerOffTimeout, c.KillTimeout
+	return l
+}
+
+// stopTimeout is what the parts' own limits add up to, and some more.
+func stopTimeout(c *config.Config) time.Duration {
+	return c.StopGrace + c.PowerOffTimeout + 2*c.KillTimeout + 10*time.Second
+}
+
+// serve answers on ln. The channel tells when that fails.
+func serve(o Options, set *instance.Set, driver vmm.Driver, ln net.Listener, parts *stack) <-chan error {
+	server := httpapi.New(httpapi.Config{
+		Runner: runner{set, o.Config},
+		Status: func() api.Status { return status(o.Config.Home, set, driver) },
+		Log:    o.Log,
+	}, os.Getuid())
+	failed, served := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := server.Serve(ln); err != nil {
+			failed <- err
+		}
+	}()
+	// The two stop together: streams end when their runs do, and the runs' clients
+	// are told through them.
+	parts.push("instances and API", func(ctx context.Context) error {
+		closed := make(chan error, 1)
+		go func() { closed <- server.Close(ctx) }()
+		err := set.Close(ctx, false)
+		server.Hurry()
+		err = errors.Join(err, <-closed)
+		<-served
+		return err
+	})
+	return failed
+}
+
+func status(home paths.Home, set *instance.Set, driver vmm.Driver) api.Status {
+	info := driver.Info()
+	return api.Status{
+		Status:    "running",
+		Version:   buildinfo.Version(),
+		PID:       os.Getpid(),
+		Home:      string(home),
+		Backend:   info.Name,
+		Accel:     info.Accel,
+		Isolation: string(info.Isolation),
+		VMM:       info.Version,
+		Capabilities: api.Capabilities{
+			Pause: info.Abilities.Pause, Save: info.Abilities.Save, Fork: info.Abilities.Fork,
+		},
+		Instances: set.Len(),
+	}
+}
