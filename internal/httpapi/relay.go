@@ -23,7 +23,7 @@ import (
 type relay struct {
 	conn net.Conn
 	in   *bufio.Reader // of conn, with what HTTP has read too much
-	run  Running
+	run  attachment
 	log  *slog.Logger
 
 	mu    sync.Mutex

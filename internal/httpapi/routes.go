@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/logattr"
 )
@@ -23,6 +24,20 @@ func (s *Server) routes() []route {
 	return []route{
 		{http.MethodGet, "/v1/status", s.status},
 		{http.MethodPost, "/v1/run", s.run},
+		{http.MethodPost, "/v1/instances", s.createInstance},
+		{http.MethodGet, "/v1/instances", s.listInstances},
+		{http.MethodPost, "/v1/instances/prune", s.pruneInstances},
+		{http.MethodGet, "/v1/instances/{id}", s.instanceInfo},
+		{http.MethodDelete, "/v1/instances/{id}", s.change(s.conf.Instances.Delete, "deleted")},
+		{http.MethodPost, "/v1/instances/{id}/start", s.change(s.conf.Instances.Start, api.StateRunning)},
+		{http.MethodPost, "/v1/instances/{id}/stop", s.change(s.conf.Instances.Stop, api.StateStopped)},
+		{http.MethodPost, "/v1/instances/{id}/restart", s.change(s.conf.Instances.Restart, api.StateRunning)},
+		{http.MethodPost, "/v1/instances/{id}/disable", s.change(s.conf.Instances.Disable, "disabled")},
+		{http.MethodPost, "/v1/instances/{id}/pause", s.change(s.conf.Instances.Pause, api.StatePaused)},
+		{http.MethodPost, "/v1/instances/{id}/resume", s.change(s.conf.Instances.Resume, api.StateRunning)},
+		{http.MethodPost, "/v1/instances/{id}/exec", s.exec},
+		{http.MethodGet, "/v1/instances/{id}/logs", s.logs},
+		{http.MethodGet, "/v1/events", s.events},
 	}
 }
 

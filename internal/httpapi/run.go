@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/logattr"
 	"github.com/xfeldman/aegisvm/internal/size"
@@ -17,7 +19,7 @@ import (
 
 // run answers POST /v1/run.
 func (s *Server) run(w http.ResponseWriter, r *http.Request) error {
-	if !strings.EqualFold(r.Header.Get("Upgrade"), api.AttachProtocol) {
+	if !wantsAttach(r) {
 		return fault.New(fault.Invalid, "a run needs the header Upgrade: %s", api.AttachProtocol)
 	}
 	var req api.RunRequest
@@ -28,25 +30,50 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	return s.attach(w, r, func(ctx context.Context) (attachment, string, error) {
+		run, err := s.conf.Runner.Run(ctx, spec)
+		if err != nil {
+			return nil, "", err
+		}
+		return run, string(run.ID()), nil
+	})
+}
+
+// attachment is a connection to a process, as instance.Attachment describes it.
+// Close ends the process and what was made for it, and unblocks Recv and Send.
+type attachment interface {
+	Recv() (frame.Frame, error)
+	Send(f frame.Frame) error
+	Close() error
+}
+
+// attach starts a process and relays its streams over the request's connection.
+// start returns what is named in the answer's header, too.
+func (s *Server) attach(w http.ResponseWriter, r *http.Request, start func(context.Context) (attachment, string, error)) error {
 	// Counted from here, while http.Server still waits for the request, so that
 	// Close misses no stream.
 	s.streams.Add(1)
 	defer s.streams.Done()
 	// The context ends when the client goes.
-	run, err := s.conf.Runner.Run(r.Context(), spec)
+	process, id, err := start(r.Context())
 	if err != nil {
 		return err
 	}
-	conn, in, err := upgrade(w, run.ID())
+	conn, in, err := upgrade(w, id)
 	if err != nil {
-		return errors.Join(err, run.Close())
+		return errors.Join(err, process.Close())
 	}
 	s.track(conn)
 	defer s.untrack(conn)
-	log := s.conf.Log.With(logattr.Instance(run.ID()))
-	relay := &relay{conn: conn, in: in, run: run, log: log}
+	log := s.conf.Log.With(logattr.Instance(id))
+	relay := &relay{conn: conn, in: in, run: process, log: log}
 	relay.serve(r.Context())
 	return nil
+}
+
+// wantsAttach reports whether a request asks for an attach stream.
+func wantsAttach(r *http.Request) bool {
+	return strings.EqualFold(r.Header.Get("Upgrade"), api.AttachProtocol)
 }
 
 // maxMB keeps sizes in MB from overflowing when they become bytes.
@@ -75,7 +102,7 @@ func specOf(req api.RunRequest) (instance.Spec, error) {
 }
 
 // upgrade answers 101 and takes the connection out of HTTP's hands.
-func upgrade(w http.ResponseWriter, id instance.ID) (net.Conn, *bufio.Reader, error) {
+func upgrade(w http.ResponseWriter, id string) (net.Conn, *bufio.Reader, error) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, nil, fmt.Errorf("take over the connection: %w", err)

@@ -34,10 +34,11 @@ type Running interface {
 
 // Config is what a Server is made of.
 type Config struct {
-	Runner Runner
-	Status func() api.Status
-	Log    *slog.Logger
-	Limits Limits
+	Runner    Runner
+	Instances Instances
+	Status    func() api.Status
+	Log       *slog.Logger
+	Limits    Limits
 }
 
 // Limits protects the daemon from its clients. The zero value of a field is its

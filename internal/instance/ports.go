@@ -6,6 +6,7 @@ import (
 
 	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
@@ -16,6 +17,9 @@ type Ground interface {
 	// yet, and returns the recipe of its machine. The guest's first magic is magic.
 	// After an error nothing is left but what was there before.
 	Prepare(ctx context.Context, id ID, spec Spec, magic guestproto.Magic) (vmm.Spec, error)
+
+	// DiskUse returns what the instance's files take on the host's disk.
+	DiskUse(id ID) (size.Bytes, error)
 
 	// Clear removes everything of the instance from the disk. It is idempotent.
 	Clear(id ID) error

@@ -13,8 +13,10 @@ type View struct {
 	Record
 	State State
 	Goal  Goal
-	Holds []HoldView                 // what keeps it awake, oldest first
-	Usage func() (size.Bytes, error) // memory of the host that its machine takes now
+	Holds []HoldView // what keeps it awake, oldest first
+	// Memory and DiskUse measure what the instance takes of the host now.
+	Memory  func() (size.Bytes, error)
+	DiskUse func() (size.Bytes, error)
 }
 
 // HoldView is one reason to be awake.
@@ -49,13 +51,14 @@ func (s State) Wire() string {
 // refresh publishes the actor's state to readers.
 func (a *actor) refresh() {
 	a.record.Enabled = a.snap.Enabled
-	v := &View{Record: a.record, State: a.snap.State, Goal: a.snap.Goal, Usage: noUsage}
+	v := &View{Record: a.record, State: a.snap.State, Goal: a.snap.Goal, Memory: noMemory}
+	v.DiskUse = func() (size.Bytes, error) { return a.world.Ground.DiskUse(a.id) }
 	v.Spec.Command = slices.Clone(a.spec.Command)
 	for _, h := range a.granted {
 		v.Holds = append(v.Holds, HoldView{h.owner, h.since})
 	}
 	if l := a.live; l != nil {
-		v.Usage = func() (size.Bytes, error) {
+		v.Memory = func() (size.Bytes, error) {
 			u, err := l.machine.Usage()
 			return u.Memory, err
 		}
@@ -63,4 +66,4 @@ func (a *actor) refresh() {
 	a.view.Store(v)
 }
 
-func noUsage() (size.Bytes, error) { return 0, nil }
+func noMemory() (size.Bytes, error) { return 0, nil }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
@@ -73,6 +74,8 @@ func (w *stubWorld) Clear(id ID) error {
 	delete(w.ground, id)
 	return nil
 }
+
+func (w *stubWorld) DiskUse(ID) (size.Bytes, error) { return 0, nil }
 
 func (w *stubWorld) Dir(id ID) string { return string(id) }
 

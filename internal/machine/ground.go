@@ -165,6 +165,32 @@ func (g *Ground) makeFolder(dir, disk string, want size.Bytes) error {
 	return nil
 }
 
+// DiskUse implements instance.Ground. It counts blocks: disks are sparse.
+func (g *Ground) DiskUse(id instance.ID) (size.Bytes, error) {
+	dir, err := g.folder(id)
+	if err != nil {
+		return 0, err
+	}
+	var total size.Bytes
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		fi, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // removed meanwhile
+		}
+		if err == nil {
+			total += rootfs.Occupied(fi)
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("measure the files of %s: %w", id, err)
+	}
+	return total, nil
+}
+
 // Clear implements instance.Ground.
 func (g *Ground) Clear(id instance.ID) error {
 	dir, err := g.folder(id)

@@ -1,0 +1,142 @@
+package api
+
+import "time"
+
+// CreateRequest is the body of POST /v1/instances. The answer is a Created.
+type CreateRequest struct {
+	Command  []string          `json:"command,omitempty"` // may be missing when the handle exists
+	Env      map[string]string `json:"env,omitempty"`
+	Handle   string            `json:"handle,omitempty"`
+	ImageRef string            `json:"image_ref,omitempty"`
+	MemoryMB int64             `json:"memory_mb,omitempty"`
+	VCPUs    int               `json:"vcpus,omitempty"`
+	DiskMB   int64             `json:"disk_mb,omitempty"`
+	Workdir  string            `json:"workdir,omitempty"`
+	User     string            `json:"user,omitempty"`
+	// PauseAfterS is how many seconds nothing must hold the instance before it is
+	// paused; 0 is never, nil the daemon's default.
+	PauseAfterS *int64 `json:"pause_after_s,omitempty"`
+}
+
+// Created answers POST /v1/instances: 201 for a new instance, 200 for one of that
+// handle that was stopped and is started again.
+type Created struct {
+	ID       string   `json:"id"`
+	State    string   `json:"state"` // "starting"
+	Command  []string `json:"command"`
+	Handle   string   `json:"handle"`
+	ImageRef string   `json:"image_ref"`
+	Kit      string   `json:"kit"`
+}
+
+// The states of an instance on the wire.
+const (
+	StateStarting = "starting"
+	StateRunning  = "running"
+	StatePaused   = "paused"
+	StateStopped  = "stopped"
+)
+
+// Instance is one line of GET /v1/instances.
+type Instance struct {
+	ID                string     `json:"id"`
+	Handle            string     `json:"handle"`
+	State             string     `json:"state"`
+	Enabled           bool       `json:"enabled"`
+	Command           []string   `json:"command"`
+	ImageRef          string     `json:"image_ref"`
+	Kit               string     `json:"kit"`
+	CreatedAt         time.Time  `json:"created_at"`
+	UpdatedAt         time.Time  `json:"updated_at"`
+	LastActiveAt      *time.Time `json:"last_active_at,omitempty"`
+	StoppedAt         *time.Time `json:"stopped_at,omitempty"`
+	ActiveConnections int        `json:"active_connections"`
+	Endpoints         []Endpoint `json:"endpoints"`
+}
+
+// Endpoint is a port of an instance that is open on the host.
+type Endpoint struct {
+	GuestPort  int    `json:"guest_port"`
+	PublicPort int    `json:"public_port"`
+	Protocol   string `json:"protocol"`
+}
+
+// InstanceInfo answers GET /v1/instances/{id}.
+type InstanceInfo struct {
+	Instance
+	Hibernated bool   `json:"hibernated"`
+	Driver     string `json:"driver"`
+	Isolation  string `json:"isolation"`
+	MemoryMB   int64  `json:"memory_mb"`
+	VCPUs      int    `json:"vcpus"`
+	DiskMB     int64  `json:"disk_mb"`
+	MemoryUsed int64  `json:"memory_used"` // bytes of the host, now
+	DiskUsed   int64  `json:"disk_used"`   // bytes of the host
+	PauseAfter int64  `json:"pause_after_s"`
+	Why        string `json:"why,omitempty"` // why it is stopped
+	Holds      []Hold `json:"holds"`         // what keeps it awake
+}
+
+// Hold is one reason for an instance to be awake.
+type Hold struct {
+	Owner string    `json:"owner"`
+	Since time.Time `json:"since"`
+}
+
+// Outcome answers requests that change an instance's state: what happened.
+type Outcome struct {
+	Status string `json:"status"`
+}
+
+// Pruned answers POST /v1/instances/prune.
+type Pruned struct {
+	Pruned int      `json:"pruned"`
+	IDs    []string `json:"ids"`
+}
+
+// ExecRequest is the body of POST /v1/instances/{id}/exec. With the header "Upgrade:
+// aegis-attach" the answer is an attach stream; without, NDJSON: an ExecStarted, log
+// entries, an ExecDone.
+type ExecRequest struct {
+	Command []string          `json:"command"`
+	Env     map[string]string `json:"env,omitempty"`
+	Workdir string            `json:"workdir,omitempty"`
+	User    string            `json:"user,omitempty"`
+	Stdin   bool              `json:"stdin,omitempty"` // attach streams only
+	TTY     *Winsize          `json:"tty,omitempty"`   // attach streams only
+}
+
+// ExecStarted is the first line of an exec's NDJSON.
+type ExecStarted struct {
+	ExecID    string    `json:"exec_id"`
+	StartedAt time.Time `json:"started_at"`
+}
+
+// ExecDone is the last line of an exec's NDJSON. A line that is an Error takes its
+// place when the exec ended without a status.
+type ExecDone struct {
+	ExecID   string `json:"exec_id"`
+	ExitCode int    `json:"exit_code"`
+	Done     bool   `json:"done"` // true
+}
+
+// LogEntry is one line of GET /v1/instances/{id}/logs and of an exec's NDJSON.
+type LogEntry struct {
+	TS         time.Time `json:"ts"`
+	Stream     string    `json:"stream"` // "stdout", "stderr"
+	Line       string    `json:"line"`
+	Bytes      []byte    `json:"bytes,omitempty"` // the line as it was, where it is not UTF-8
+	Source     string    `json:"source"`          // "server" (the program), "exec", "system"
+	InstanceID string    `json:"instance_id"`
+	ExecID     string    `json:"exec_id,omitempty"`
+}
+
+// Event is one line of GET /v1/events: a change of state.
+type Event struct {
+	TS     time.Time `json:"ts"`
+	ID     string    `json:"id"`
+	Handle string    `json:"handle"`
+	From   string    `json:"from"` // the state's own name: booting, pausing, ...
+	To     string    `json:"to"`
+	Why    string    `json:"why"`
+}

@@ -1,0 +1,202 @@
+package httpapi
+
+import (
+	"cmp"
+	"context"
+	"iter"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/config"
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/instance"
+	"github.com/xfeldman/aegisvm/internal/size"
+)
+
+// Instances is what the API needs of the core for persistent instances. *instance.Set
+// is one. A ref is an id or a handle.
+type Instances interface {
+	Create(ctx context.Context, spec instance.Spec) (instance.View, error)
+	List() []instance.View
+	Get(ref string) (instance.View, error)
+	Start(ctx context.Context, ref string) error
+	Resume(ctx context.Context, ref string) error
+	Pause(ctx context.Context, ref string) error
+	Stop(ctx context.Context, ref string) error
+	Disable(ctx context.Context, ref string) error
+	Restart(ctx context.Context, ref string) error
+	Delete(ctx context.Context, ref string) error
+	Prune(ctx context.Context, age time.Duration) ([]instance.ID, error)
+	Exec(ctx context.Context, ref string, spec instance.ExecSpec) (*instance.Exec, error)
+	Lines(ctx context.Context, ref string, q instance.LogQuery) (iter.Seq2[instance.LogLine, error], error)
+	Watch() (<-chan instance.Change, func())
+}
+
+// defaultPauseAfter is how long nothing must hold an instance before it is paused,
+// unless its creator says otherwise.
+const defaultPauseAfter = time.Minute
+
+// createInstance answers POST /v1/instances. It does not wait for the start; that
+// of a handle that exists and is stopped begins it anew.
+func (s *Server) createInstance(w http.ResponseWriter, r *http.Request) error {
+	var req api.CreateRequest
+	if err := decode(r, &req); err != nil {
+		return err
+	}
+	if v, err := s.conf.Instances.Get(req.Handle); err == nil && req.Handle != "" {
+		return s.startAgain(w, r, v)
+	}
+	spec, err := createSpec(req)
+	if err != nil {
+		return err
+	}
+	v, err := s.conf.Instances.Create(r.Context(), spec)
+	if err != nil {
+		return err
+	}
+	s.answer(w, r, http.StatusCreated, created(v))
+	return nil
+}
+
+// startAgain starts an instance that is stopped. The start goes on when the client
+// leaves; what becomes of it is in the instance's info and log.
+func (s *Server) startAgain(w http.ResponseWriter, r *http.Request, v instance.View) error {
+	if v.State != instance.Stopped {
+		return fault.New(fault.Conflict, "the name %q is taken by %s, which is %s", v.Spec.Handle, v.ID, v.State.Wire()).
+			WithHint("choose another name, or: aegis instance restart %s", v.Spec.Handle)
+	}
+	ctx := context.WithoutCancel(r.Context())
+	s.streams.Go(func() { _ = s.conf.Instances.Start(ctx, string(v.ID)) }) // see above
+	s.answer(w, r, http.StatusOK, created(v))
+	return nil
+}
+
+func created(v instance.View) api.Created {
+	return api.Created{
+		ID: string(v.ID), State: api.StateStarting, Command: v.Spec.Command, Handle: v.Spec.Handle, ImageRef: v.Spec.Image,
+	}
+}
+
+func createSpec(req api.CreateRequest) (instance.Spec, error) {
+	spec, err := specOf(api.RunRequest{
+		Command: req.Command, Env: req.Env, Handle: req.Handle, Workdir: req.Workdir, User: req.User,
+		ImageRef: req.ImageRef, MemoryMB: req.MemoryMB, VCPUs: req.VCPUs, DiskMB: req.DiskMB,
+	})
+	if err != nil {
+		return instance.Spec{}, err
+	}
+	spec.Ephemeral = false
+	spec.PauseAfter = defaultPauseAfter
+	if p := req.PauseAfterS; p != nil {
+		if *p < 0 || *p > maxSeconds {
+			return instance.Spec{}, fault.New(fault.Invalid, "pause_after_s cannot be %d", *p)
+		}
+		spec.PauseAfter = time.Duration(*p) * time.Second
+	}
+	return spec, nil
+}
+
+// maxSeconds keeps spans in seconds from overflowing when they become durations.
+const maxSeconds = 1 << 31
+
+// listInstances answers GET /v1/instances.
+func (s *Server) listInstances(w http.ResponseWriter, r *http.Request) error {
+	want := r.URL.Query().Get("state")
+	out := []api.Instance{}
+	for _, v := range s.conf.Instances.List() {
+		if line := instanceOf(v); want == "" || line.State == want {
+			out = append(out, line)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b api.Instance) int { return cmp.Compare(rank(a), rank(b)) })
+	s.answer(w, r, http.StatusOK, out)
+	return nil
+}
+
+// rank orders a list: what runs comes first.
+func rank(i api.Instance) int {
+	order := []string{api.StateRunning, api.StateStarting, api.StatePaused, api.StateStopped}
+	n := slices.Index(order, i.State)
+	if !i.Enabled {
+		n += len(order)
+	}
+	return n
+}
+
+func instanceOf(v instance.View) api.Instance {
+	return api.Instance{
+		ID: string(v.ID), Handle: v.Spec.Handle, State: v.State.Wire(), Enabled: v.Enabled,
+		Command: v.Spec.Command, ImageRef: v.Spec.Image,
+		CreatedAt: v.Created, UpdatedAt: v.Updated, LastActiveAt: timeOf(v.Active), StoppedAt: timeOf(v.Stopped),
+		Endpoints: []api.Endpoint{},
+	}
+}
+
+func timeOf(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// instanceInfo answers GET /v1/instances/{id}.
+func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.conf.Instances.Get(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	status := s.conf.Status()
+	info := api.InstanceInfo{
+		Instance: instanceOf(v),
+		Driver:   status.Backend, Isolation: status.Isolation,
+		MemoryMB: v.Spec.Memory.MiB(), VCPUs: v.Spec.VCPUs, DiskMB: v.Spec.Disk.MiB(),
+		PauseAfter: int64(v.Spec.PauseAfter / time.Second), Why: v.Why, Holds: []api.Hold{},
+	}
+	for _, h := range v.Holds {
+		info.Holds = append(info.Holds, api.Hold{Owner: h.Owner, Since: h.Since})
+	}
+	info.MemoryUsed, info.DiskUsed = usage(v.Memory), usage(v.DiskUse)
+	s.answer(w, r, http.StatusOK, info)
+	return nil
+}
+
+// usage measures; what cannot be measured now (a machine that just ended) is 0.
+func usage(measure func() (size.Bytes, error)) int64 {
+	n, err := measure()
+	if err != nil {
+		return 0
+	}
+	return int64(n)
+}
+
+// change returns the handler of a request that brings an instance into a state. The
+// answer comes when it is there: nothing is reported that did not happen.
+func (s *Server) change(do func(context.Context, string) error, status string) handle {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if err := do(r.Context(), r.PathValue("id")); err != nil {
+			return err
+		}
+		s.answer(w, r, http.StatusOK, api.Outcome{Status: status})
+		return nil
+	}
+}
+
+// pruneInstances answers POST /v1/instances/prune.
+func (s *Server) pruneInstances(w http.ResponseWriter, r *http.Request) error {
+	age, err := config.ParseDuration(cmp.Or(r.URL.Query().Get("older_than"), "7d"))
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err, "older_than")
+	}
+	ids, err := s.conf.Instances.Prune(r.Context(), age)
+	if err != nil {
+		return err
+	}
+	out := api.Pruned{Pruned: len(ids), IDs: []string{}}
+	for _, id := range ids {
+		out.IDs = append(out.IDs, string(id))
+	}
+	s.answer(w, r, http.StatusOK, out)
+	return nil
+}
