@@ -130,7 +130,7 @@ func (s *setup) start(ctx context.Context, program string, args []string) (*proc
 	cmd.Dir = "/"
 	// mmdebstrap unmounts and removes its folder when it is asked to stop. Those it
 	// started are asked too: they hold its output open.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = childAttr(ctx, s.UID == 0)
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = stopGrace
 	p := &process{cmd: cmd, stderr: &tail{each: func(line string) {

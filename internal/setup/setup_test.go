@@ -252,7 +252,7 @@ func TestTwoAtOnceDoTheWorkOnce(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	w := newWorld(t)
-	w.program("mmdebstrap", "trap 'echo stopped >> "+w.log+"; exit 1' TERM; echo 'I: begun' >&2; sleep 60 & wait")
+	w.program("mmdebstrap", "trap 'echo stopped >> "+w.log+"; exit 1' TERM; echo 'I: begun' >&2; while :; do :; done") // no child that could miss the signal
 	ctx, cancel := context.WithCancelCause(t.Context())
 	wrong := errors.New("Ctrl-C")
 	w.Out = writerFunc(func(p []byte) (int, error) {
