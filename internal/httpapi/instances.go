@@ -173,9 +173,9 @@ func usage(measure func() (size.Bytes, error)) int64 {
 
 // change returns the handler of a request that brings an instance into a state. The
 // answer comes when it is there: nothing is reported that did not happen.
-func (s *Server) change(do func(context.Context, string) error, status string) handle {
+func (s *Server) change(do func(Instances, context.Context, string) error, status string) handle {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if err := do(r.Context(), r.PathValue("id")); err != nil {
+		if err := do(s.conf.Instances, r.Context(), r.PathValue("id")); err != nil {
 			return err
 		}
 		s.answer(w, r, http.StatusOK, api.Outcome{Status: status})
