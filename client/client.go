@@ -42,28 +42,34 @@ func New(socket string) *Client {
 // Status returns what the daemon is.
 func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	var s api.Status
-	return s, c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
+	return s, c.call(ctx, http.MethodGet, "/v1/status", &s)
 }
 
-// call makes a request with in as its body (nil for none) and decodes the answer
-// into out.
-func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+// call makes a request without a body and decodes the answer into out.
+func (c *Client) call(ctx context.Context, method, path string, out any) error {
+	_, err := c.exchange(ctx, method, path, nil, out)
+	return err
+}
+
+// exchange makes a request with in as its body (nil for none), decodes the answer into
+// out, and returns its status.
+func (c *Client) exchange(ctx context.Context, method, path string, in, out any) (status int, err error) {
 	req, err := request(ctx, method, path, in)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return explain(ctx, err)
+		return 0, explain(ctx, err)
 	}
 	defer func() { _ = resp.Body.Close() }() // only read
 	if resp.StatusCode >= http.StatusMultipleChoices {
-		return failure(resp)
+		return resp.StatusCode, failure(resp)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-		return explain(ctx, fmt.Errorf("read the answer to %s %s: %w", method, path, err))
+		return resp.StatusCode, explain(ctx, fmt.Errorf("read the answer to %s %s: %w", method, path, err))
 	}
-	return nil
+	return resp.StatusCode, nil
 }
 
 func request(ctx context.Context, method, path string, in any) (*http.Request, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -91,7 +92,7 @@ func relayLines(x attachment, out *lineStream, entry api.LogEntry) (int32, error
 			}
 			return f.Status()
 		}
-		rest := append(open[f.Type], f.Payload...)
+		rest := slices.Concat(open[f.Type], f.Payload)
 		for {
 			line, after, whole := bytes.Cut(rest, []byte{'\n'})
 			if !whole && len(rest) < maxLine {
@@ -100,7 +101,7 @@ func relayLines(x attachment, out *lineStream, entry api.LogEntry) (int32, error
 			send(f.Type, line)
 			rest = after
 		}
-		open[f.Type] = bytes.Clone(rest)
+		open[f.Type] = rest
 	}
 }
 
