@@ -21,6 +21,11 @@ const (
 	// MagicArg is the kernel command line argument with the first magic, in hex.
 	MagicArg = "aegis.magic"
 
+	// TraceArg makes the harness write TraceUserspace to the console when it starts:
+	// where the kernel's part of a boot ends, for benchmarks.
+	TraceArg       = "aegis.trace"
+	TraceUserspace = "userspace"
+
 	// HelloInterval is how often the host repeats an opening until its echo.
 	HelloInterval = 100 * time.Millisecond
 )

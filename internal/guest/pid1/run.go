@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -26,6 +27,9 @@ func Run() error {
 	}
 	if err := mountEarly(); err != nil {
 		return err
+	}
+	if onCommandLine(guestproto.TraceArg) {
+		console("%s", guestproto.TraceUserspace)
 	}
 	// Servers want many descriptors; programs that close every possible one should
 	// not take forever over it.
@@ -72,6 +76,11 @@ func commandLineMagic() (guestproto.Magic, error) {
 		}
 	}
 	return magic, fmt.Errorf("the kernel command line has no %s", guestproto.MagicArg)
+}
+
+func onCommandLine(arg string) bool {
+	line, err := os.ReadFile("/proc/cmdline")
+	return err == nil && slices.Contains(strings.Fields(string(line)), arg)
 }
 
 func bootNonce() string {

@@ -1,0 +1,143 @@
+//go:build integration
+
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/xfeldman/aegisvm/internal/frame"
+	"github.com/xfeldman/aegisvm/internal/guestlink"
+	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/internal/instance"
+	"github.com/xfeldman/aegisvm/internal/machine"
+	"github.com/xfeldman/aegisvm/internal/paths"
+	"github.com/xfeldman/aegisvm/internal/vmm"
+	"github.com/xfeldman/aegisvm/internal/vmm/qemu"
+)
+
+// bed is a home of its own in which machines run without a daemon.
+type bed struct {
+	home   paths.Home
+	driver vmm.Driver
+	ground *machine.Ground
+	set    *instance.Set
+}
+
+func newBed(b *testing.B) *bed {
+	b.Helper()
+	ready, bin := os.Getenv("AEGIS_TEST_HOME"), os.Getenv("AEGIS_TEST_BIN")
+	if ready == "" || bin == "" {
+		b.Skip("AEGIS_TEST_HOME and AEGIS_TEST_BIN are not set: run this with make bench")
+	}
+	home := paths.Home(filepath.Join(b.TempDir(), "home"))
+	if err := home.Create(); err != nil {
+		b.Fatal(err)
+	}
+	for dir, link := range map[string]string{filepath.Join(ready, "kernel"): home.Kernel(), filepath.Join(ready, "data", "images"): home.Images()} {
+		if err := errors.Join(os.Remove(link), os.Symlink(dir, link)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	driver, err := qemu.Open(b.Context(), qemu.Options{Accel: qemu.Accel(os.Getenv("AEGIS_ACCEL"))})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ground := machine.NewGround(home, filepath.Join(bin, "aegis-harness"))
+	log := slog.New(slog.DiscardHandler)
+	return &bed{home, driver, ground, instance.NewSet(instance.World{
+		Driver: driver, Ground: ground, Linker: guestlink.Linker{Log: log}, Log: log, Limits: instance.DefaultLimits(),
+	})}
+}
+
+// bare boots the kernel and waits for the first sign of its userspace, with nothing
+// of AegisVM on the host but the driver.
+func (x *bed) bare(b *testing.B) time.Duration {
+	b.Helper()
+	id := instance.NewID()
+	spec := instance.Spec{Command: []string{"true"}}
+	if err := spec.Complete(); err != nil {
+		b.Fatal(err)
+	}
+	recipe, err := x.ground.Prepare(b.Context(), id, spec, guestproto.NewMagic())
+	if err != nil {
+		b.Fatal(err)
+	}
+	recipe.Cmdline += " " + guestproto.TraceArg
+	begin := time.Now()
+	m, err := x.driver.Start(b.Context(), recipe, vmm.Boot{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for console := filepath.Join(recipe.Dir, "console.log"); ; time.Sleep(time.Millisecond) {
+		text, err := os.ReadFile(console)
+		if bytes.Contains(text, []byte(guestproto.TraceUserspace)) {
+			break
+		}
+		if time.Since(begin) > time.Minute {
+			b.Fatalf("no userspace: %v\n%s", err, text)
+		}
+	}
+	took := time.Since(begin)
+	if err := errors.Join(m.Kill(b.Context()), x.ground.Clear(id)); err != nil {
+		b.Fatal(err)
+	}
+	return took
+}
+
+// run runs true in a fresh VM and returns the time to its exit status.
+func (x *bed) run(b *testing.B) time.Duration {
+	b.Helper()
+	begin := time.Now()
+	r, err := x.set.Run(context.Background(), instance.Spec{Command: []string{"true"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var took time.Duration
+	for {
+		f, err := r.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		if f.Type == frame.Exit {
+			took = time.Since(begin)
+		}
+	}
+	if err := r.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return took
+}
+
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+// BenchmarkBoot measures a cold boot to the exit status of the first command, beside
+// the same kernel and initramfs booted bare to userspace. The two take turns.
+func BenchmarkBoot(b *testing.B) {
+	x := newBed(b)
+	x.run(b) // warms the page cache
+	var bare, full []time.Duration
+	for b.Loop() {
+		bare = append(bare, x.bare(b))
+		full = append(full, x.run(b))
+	}
+	floor, got := median(bare), median(full)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(floor.Microseconds())/1000, "ms-floor")
+	b.ReportMetric(float64(got.Microseconds())/1000, "ms-to-exec")
+	b.ReportMetric(float64(got)/float64(floor), "ratio")
+}
