@@ -14,30 +14,39 @@ import (
 // written nothing before.
 type handle func(w http.ResponseWriter, r *http.Request) error
 
-// route is one line of the table of all routes.
+// route is one line of the table of all routes. Its second half is documentation: a
+// test makes the OpenAPI document of it, and holds the server to that.
 type route struct {
 	method, path string
 	handle       handle
+
+	does  string   // what the request is for
+	in    any      // the body's type, or nil
+	out   any      // the answer's
+	query []string // names of its parameters
+	lines bool     // the answer is NDJSON of out
 }
 
 func (s *Server) routes() []route {
+	const one = "/v1/instances/{id}"
+	done := api.Outcome{}
 	return []route{
-		{http.MethodGet, "/v1/status", s.status},
-		{http.MethodPost, "/v1/run", s.run},
-		{http.MethodPost, "/v1/instances", s.createInstance},
-		{http.MethodGet, "/v1/instances", s.listInstances},
-		{http.MethodPost, "/v1/instances/prune", s.pruneInstances},
-		{http.MethodGet, "/v1/instances/{id}", s.instanceInfo},
-		{http.MethodDelete, "/v1/instances/{id}", s.change(Instances.Delete, "deleted")},
-		{http.MethodPost, "/v1/instances/{id}/start", s.change(Instances.Start, api.StateRunning)},
-		{http.MethodPost, "/v1/instances/{id}/stop", s.change(Instances.Stop, api.StateStopped)},
-		{http.MethodPost, "/v1/instances/{id}/restart", s.change(Instances.Restart, api.StateRunning)},
-		{http.MethodPost, "/v1/instances/{id}/disable", s.change(Instances.Disable, "disabled")},
-		{http.MethodPost, "/v1/instances/{id}/pause", s.change(Instances.Pause, api.StatePaused)},
-		{http.MethodPost, "/v1/instances/{id}/resume", s.change(Instances.Resume, api.StateRunning)},
-		{http.MethodPost, "/v1/instances/{id}/exec", s.exec},
-		{http.MethodGet, "/v1/instances/{id}/logs", s.logs},
-		{http.MethodGet, "/v1/events", s.events},
+		{method: http.MethodGet, path: "/v1/status", handle: s.status, does: "What the daemon is", out: api.Status{}},
+		{method: http.MethodPost, path: "/v1/run", handle: s.run, does: "Run a command in a VM of its own, as an attach stream", in: api.RunRequest{}},
+		{method: http.MethodPost, path: "/v1/instances", handle: s.createInstance, does: "Create an instance, or start a stopped one of that handle", in: api.CreateRequest{}, out: api.Created{}},
+		{method: http.MethodGet, path: "/v1/instances", handle: s.listInstances, does: "List instances", out: []api.Instance{}, query: []string{"state"}},
+		{method: http.MethodPost, path: "/v1/instances/prune", handle: s.pruneInstances, does: "Delete instances stopped for long", out: api.Pruned{}, query: []string{"older_than"}},
+		{method: http.MethodGet, path: one, handle: s.instanceInfo, does: "All about an instance", out: api.InstanceInfo{}},
+		{method: http.MethodDelete, path: one, handle: s.change(Instances.Delete, "deleted"), does: "Delete an instance", out: done},
+		{method: http.MethodPost, path: one + "/start", handle: s.change(Instances.Start, api.StateRunning), does: "Enable and start", out: done},
+		{method: http.MethodPost, path: one + "/stop", handle: s.change(Instances.Stop, api.StateStopped), does: "Stop the VM; a trigger starts it again", out: done},
+		{method: http.MethodPost, path: one + "/restart", handle: s.change(Instances.Restart, api.StateRunning), does: "Stop and start", out: done},
+		{method: http.MethodPost, path: one + "/disable", handle: s.change(Instances.Disable, "disabled"), does: "Stop the VM; only a start starts it again", out: done},
+		{method: http.MethodPost, path: one + "/pause", handle: s.change(Instances.Pause, api.StatePaused), does: "Stop the vCPUs", out: done},
+		{method: http.MethodPost, path: one + "/resume", handle: s.change(Instances.Resume, api.StateRunning), does: "Wake", out: done},
+		{method: http.MethodPost, path: one + "/exec", handle: s.exec, does: "Run a command in the instance, as an attach stream or as lines", in: api.ExecRequest{}, out: api.LogEntry{}, lines: true},
+		{method: http.MethodGet, path: one + "/logs", handle: s.logs, does: "Lines of the log", out: api.LogEntry{}, query: []string{"follow", "since", "tail", "exec_id", "execs"}, lines: true},
+		{method: http.MethodGet, path: "/v1/events", handle: s.events, does: "Changes of state from now on", out: api.Event{}, lines: true},
 	}
 }
 
