@@ -44,7 +44,7 @@ var arrows = map[string][]string{
 	// Edges.
 	"client":           {},
 	"internal/config":  {},
-	"internal/httpapi": {"internal/instance"},
+	"internal/httpapi": append([]string{"internal/config"}, contracts...),
 	"internal/setup":   {"internal/apt", "internal/kernel", "internal/rootfs"},
 	"internal/doctor":  {"internal/kernel", "internal/rootfs", "internal/setup"},
 	"internal/cli":     {"client", "internal/config", "internal/doctor", "internal/setup"},
