@@ -78,6 +78,7 @@ func (a *Attach) Stream(ctx context.Context, s Streams) (int, error) {
 		select {
 		case <-ended:
 		case <-time.After(farewell):
+			_ = a.conn.Close() // as above
 		}
 		return 0, context.Cause(ctx)
 	}

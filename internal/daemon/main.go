@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -101,9 +102,12 @@ func start(args []string, more func(*Options), notify *notifier) error {
 	if err != nil {
 		return err
 	}
+	// The lock is given back by the end of the process: who waits for it, as `aegis
+	// down` does, waits for that.
+	defer runtime.KeepAlive(lock)
 	file, err := openLog(conf.Home.Log(), conf.LogSize)
 	if err != nil {
-		return errors.Join(err, lock.Release())
+		return err
 	}
 	var w io.Writer = file
 	if term.IsTerminal(int(os.Stderr.Fd())) {
@@ -118,7 +122,7 @@ func start(args []string, more func(*Options), notify *notifier) error {
 	if err = Run(ctx, o); err != nil {
 		o.Log.ErrorContext(ctx, "end", logattr.Err(err))
 	}
-	return errors.Join(err, file.Close(), lock.Release())
+	return errors.Join(err, file.Close())
 }
 
 // signalContext ends with the first SIGINT or SIGTERM. The second kills: a stop

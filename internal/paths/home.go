@@ -45,6 +45,9 @@ func (h Home) PIDFile() string { return h.join("data", "aegisd.pid") }
 // Lock is held by the one daemon of this home for as long as it lives.
 func (h Home) Lock() string { return h.join("data", "aegisd.lock") }
 
+// StartLock is held by whoever starts or stops the daemon, for as long as that takes.
+func (h Home) StartLock() string { return h.join("data", "start.lock") }
+
 // Log is the daemon's own log.
 func (h Home) Log() string { return h.join("data", "aegisd.log") }
 

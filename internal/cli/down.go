@@ -1,0 +1,76 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/presence"
+)
+
+// downTimeout bounds the wait for the daemon's end. The daemon's own limits end it
+// earlier, unless something in the kernel hangs.
+const downTimeout = 2 * time.Minute
+
+type downOptions struct{ app *app }
+
+func newDown(a *app) *cobra.Command {
+	o := &downOptions{app: a}
+	return &cobra.Command{
+		Use:   "down",
+		Short: "stop the daemon and everything it runs",
+		Long: `Stop everything cleanly, then the daemon, and wait until it has ended. Programs that
+aegis run started end with status 125. It is not an error if no daemon runs.`,
+		Example: `  aegis down`,
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+	}
+}
+
+func (o *downOptions) run(ctx context.Context) error {
+	home := o.app.home
+	pid, err := presence.Holder(home.Lock())
+	if err != nil {
+		return err
+	}
+	if pid == 0 {
+		return o.app.print("aegisd is not running\n")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, downTimeout,
+		fault.New(fault.Timeout, "aegisd, process %d, has not ended within %v", pid, downTimeout).
+			WithHint("look at %s; as a last resort: kill -9 %d", home.Log(), pid))
+	defer cancel()
+	// Whoever starts a daemon now waits until this one has ended.
+	starting, err := presence.AcquireWait(ctx, home.StartLock())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = starting.Release() }() // ends with this process, too
+	if err := terminate(pid); err != nil {
+		return err
+	}
+	o.app.say("stopping aegisd, process %d", pid)
+	ended, err := presence.AcquireWait(ctx, home.Lock())
+	if err != nil {
+		return err
+	}
+	if err := ended.Release(); err != nil {
+		return err
+	}
+	return o.app.print("aegisd has stopped\n")
+}
+
+func terminate(pid int) error {
+	err := syscall.Kill(pid, syscall.SIGTERM)
+	switch {
+	case err == nil, errors.Is(err, syscall.ESRCH): // it has ended by itself
+		return nil
+	case errors.Is(err, syscall.EPERM):
+		return fault.New(fault.Denied, "aegisd, process %d, belongs to another user", pid).WithHint("sudo kill %d", pid)
+	}
+	return err
+}

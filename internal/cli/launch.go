@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/client"
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/paths"
+	"github.com/xfeldman/aegisvm/internal/presence"
+)
+
+// launchError is a daemon that did not start, with what it has logged.
+type launchError struct {
+	err error
+	log []string
+}
+
+// Error implements error.
+func (e *launchError) Error() string { return "aegisd did not start: " + e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *launchError) Unwrap() error { return e.err }
+
+// logTail is how many lines of the log a person gets to see.
+const logTail = 10
+
+// launch returns the status of the daemon, after starting it if none runs.
+// starting is called before that; nil is nobody. Of several launches at a time one
+// starts the daemon and the others wait for it.
+func (a *app) launch(ctx context.Context, starting func()) (api.Status, error) {
+	s, err := a.status(ctx)
+	if !errors.Is(err, client.ErrNotRunning) {
+		return s, err
+	}
+	if err := a.home.Create(); err != nil {
+		return s, fault.Wrap(fault.Unavailable, err, "cannot use %s", a.home).By(fault.Host).
+			WithHint("set AEGIS_HOME to a folder that you can write to")
+	}
+	lock, err := presence.AcquireWait(ctx, a.home.StartLock())
+	if err != nil {
+		return s, err
+	}
+	defer func() { _ = lock.Release() }() // ends with this process, too
+	if s, err = a.status(ctx); !errors.Is(err, client.ErrNotRunning) {
+		return s, err // started by the one we waited for
+	}
+	if starting != nil {
+		starting()
+	}
+	if err := a.startDaemon(ctx); err != nil {
+		return s, err
+	}
+	return a.status(ctx)
+}
+
+// startDaemon starts aegisd in a session of its own, and returns when it serves.
+func (a *app) startDaemon(ctx context.Context) error {
+	bin, err := paths.Program("aegisd")
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, err, "the daemon's program is missing").By(fault.Host).
+			WithHint("install AegisVM again, or run make build in its source")
+	}
+	log, err := os.OpenFile(a.home.Log(), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }() // the daemon has its own
+	before, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	if err = a.spawn(ctx, bin, log); err == nil || ctx.Err() != nil {
+		return err
+	}
+	return &launchError{err, lastLines(log, before)}
+}
+
+// spawn starts the daemon and waits for its word, which is an event: it writes to a
+// pipe, or ends and thereby closes it.
+func (a *app) spawn(ctx context.Context, bin string, log *os.File) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }() // only read
+	// The daemon outlives this command.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), bin)
+	cmd.Dir = "/"
+	cmd.Env = append(a.environ(), "AEGIS_HOME="+string(a.home), api.ReadyFD+"=3")
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.ExtraFiles = []*os.File{w} // becomes descriptor 3
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	_ = w.Close() // the daemon has it, or nobody
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, err, "start %s", bin).By(fault.Host).WithHint("install AegisVM again")
+	}
+	stop := context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Unix(1, 0)) }) // pipes have deadlines
+	defer stop()
+	var word api.Ready
+	err = json.NewDecoder(r).Decode(&word)
+	switch {
+	case err == nil && word.Error == nil:
+		return cmd.Process.Release()
+	case ctx.Err() != nil:
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it has ended, or does so
+		return context.Cause(ctx)
+	}
+	ended := cmd.Wait()
+	if word.Error != nil {
+		return word.Error.Fault()
+	}
+	return fault.New(fault.Unavailable, "it ended while it started: %v", ended).By(fault.Host).
+		WithHint("its log is %s", a.home.Log())
+}
+
+// lastLines returns the last lines of a log behind offset. What cannot be read is
+// not shown.
+func lastLines(log *os.File, offset int64) []string {
+	fi, err := log.Stat()
+	if err != nil || fi.Size() <= offset {
+		return nil
+	}
+	var lines []string
+	in := bufio.NewScanner(io.NewSectionReader(log, offset, fi.Size()-offset))
+	for in.Scan() {
+		// The daemon's last words repeat the error, in the form of errors.
+		if line := in.Text(); !strings.HasPrefix(line, "aegisd: ") && !strings.HasPrefix(line, "  hint: ") {
+			lines = append(lines, line)
+		}
+	}
+	return slices.Clip(lines[max(0, len(lines)-logTail):])
+}

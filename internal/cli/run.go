@@ -1,0 +1,114 @@
+package cli
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/client"
+)
+
+type runOptions struct {
+	app *app
+
+	name        string
+	env         envFlags
+	workdir     string
+	user        string
+	memory      sizeFlag
+	cpus        countFlag
+	disk        sizeFlag
+	interactive bool
+	tty         bool
+}
+
+func newRun(a *app) *cobra.Command {
+	o := &runOptions{app: a, env: envFlags{lookup: a.lookup}}
+	cmd := &cobra.Command{
+		Use:   "run [OPTIONS] -- COMMAND [ARG...]",
+		Short: "run a command in a VM of its own",
+		Long: `Run a command in a fresh microVM, which is deleted when the command ends.
+
+Output comes as the command writes it, stdout and stderr apart. With -i the command reads this
+program's stdin; with -t it gets a terminal, which implies -i where stdin is a terminal. Ctrl-C stops
+the command and deletes the VM; in a terminal it goes to the command. The daemon is started if it
+does not run.
+
+The exit status is the command's own, or 128 and the number of the signal that ended it; 125 means
+that AegisVM failed, 126 that the command cannot be executed, 127 that it was not found, 2 that the
+command line is wrong.`,
+		Example: `  aegis run -- uname -a
+  aegis run --memory 2G --cpus 2 -- python3 -c 'print("hello")'
+  echo data | aegis run -i -- wc -c
+  aegis run -it -- bash
+  aegis run --env KEY=value --env HOME --env-file .env --workdir /tmp -- env`,
+		Args:        commandBehindDash,
+		Annotations: map[string]string{programStatus: "true"},
+		RunE:        func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args) },
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.BoolVarP(&o.interactive, "interactive", "i", false, "forward stdin to the command")
+	f.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
+	f.StringVar(&o.name, "name", "", "`NAME` of the instance, also its hostname")
+	f.Var(envFlag{&o.env}, "env", "set `KEY=VALUE` in the command's environment; KEY alone takes the value from here (repeat)")
+	f.Var(envFileFlag{&o.env}, "env-file", "set the lines KEY=VALUE or KEY of `FILE` (repeat)")
+	f.StringVar(&o.workdir, "workdir", "", "`DIR` in the VM in which the command starts")
+	f.StringVar(&o.user, "user", "", "`USER[:GROUP]` in the VM, by name or number, that the command runs as")
+	f.Var(&o.memory, "memory", "memory of the VM: `SIZE` such as 512M or 2G (default 512M)")
+	f.Var(&o.cpus, "cpus", "`NUMBER` of virtual CPUs (default 1)")
+	f.Var(&o.disk, "disk", "`SIZE` of the disk, which takes only what is written (default 8G)")
+	return cmd
+}
+
+func (o *runOptions) run(ctx context.Context, command []string) error {
+	s, err := newSession(o.app, o.interactive, o.tty)
+	if err != nil {
+		return err
+	}
+	req := api.RunRequest{
+		Command: command, Env: o.env.merged(), Handle: o.name, Workdir: o.workdir, User: o.user,
+		MemoryMB: o.memory.mb, VCPUs: int(o.cpus), DiskMB: o.disk.mb,
+		Stdin: s.stdin, TTY: s.size(),
+	}
+	if o.tty {
+		req.Env = withTerm(req.Env, o.app.lookup)
+	}
+	attach, err := o.app.start(ctx, req)
+	if err != nil {
+		return err
+	}
+	status, err := s.stream(ctx, attach)
+	if err != nil {
+		return err
+	}
+	if status != 0 {
+		return statusError(status)
+	}
+	return nil
+}
+
+// start runs the request in the daemon, which it starts if none runs.
+func (a *app) start(ctx context.Context, req api.RunRequest) (*client.Attach, error) {
+	attach, err := a.client().Run(ctx, req)
+	if !errors.Is(err, client.ErrNotRunning) {
+		return attach, err
+	}
+	if _, err := a.launch(ctx, func() { a.say("starting aegisd") }); err != nil {
+		return nil, err
+	}
+	return a.client().Run(ctx, req)
+}
+
+// withTerm tells the command which terminal it has, unless it was told.
+func withTerm(env map[string]string, lookup func(string) (string, bool)) map[string]string {
+	if _, ok := env["TERM"]; ok {
+		return env
+	}
+	if term, ok := lookup("TERM"); ok {
+		env["TERM"] = term
+	}
+	return env
+}

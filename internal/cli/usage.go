@@ -1,0 +1,116 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
+)
+
+// badFlag explains a flag that pflag refuses.
+func badFlag(cmd *cobra.Command, err error) error {
+	if e, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		if group := e.GetSpecifiedShortnames(); group != "" {
+			return usage(cmd, "unknown flag -%s in -%s", e.GetSpecifiedName(), group)
+		}
+		f := usage(cmd, "unknown flag --%s", e.GetSpecifiedName())
+		if like := similarFlag(cmd, e.GetSpecifiedName()); like != "" {
+			f = f.WithHint("did you mean --%s? see: %s --help", like, cmd.CommandPath())
+		}
+		return f
+	}
+	if e, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
+		return usage(cmd, "%s needs a value", dashed(e.GetFlag()))
+	}
+	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		return usage(cmd, "%s: %v", dashed(e.GetFlag()), plain(e))
+	}
+	return usage(cmd, "%v", err)
+}
+
+func dashed(f *pflag.Flag) string { return "--" + f.Name }
+
+// plain drops what strconv says around its verdict.
+func plain(e *pflag.InvalidValueError) string {
+	switch e.GetFlag().Value.Type() {
+	case "int":
+		return fmt.Sprintf("%q is not a number", e.GetValue())
+	case "bool":
+		return fmt.Sprintf("%q is neither true nor false", e.GetValue())
+	}
+	return errors.Unwrap(e).Error()
+}
+
+// similarFlag returns the flag that was probably meant, or "".
+func similarFlag(cmd *cobra.Command, name string) string {
+	best, distance := "", 3 // further away is something else
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if d := editDistance(name, f.Name); d < distance && !f.Hidden {
+			best, distance = f.Name, d
+		}
+	})
+	return best
+}
+
+// editDistance counts the single letters to insert, delete or change that make b of
+// a.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}
+
+// unknownCommand refuses operands of the root command, which are commands that do
+// not exist.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	f := usage(cmd, "unknown command %q", args[0])
+	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		f = f.WithHint("did you mean %s? see: %s --help", strings.Join(like, " or "), cmd.CommandPath())
+	}
+	return f
+}
+
+// noArgs refuses stray operands.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage(cmd, "stray argument %q", args[0])
+	}
+	return nil
+}
+
+// commandBehindDash takes a command behind "--" and nothing before it.
+func commandBehindDash(cmd *cobra.Command, args []string) error {
+	dash := cmd.ArgsLenAtDash()
+	switch {
+	case dash < 0 && len(args) > 0:
+		return fault.New(fault.Invalid, "stray argument %q", args[0]).
+			WithHint("put the command behind --, as in: %s -- %s", cmd.CommandPath(), strings.Join(args, " "))
+	case dash > 0:
+		return usage(cmd, "stray argument %q before --", args[0])
+	case len(args) == 0:
+		return fault.New(fault.Invalid, "no command to run").
+			WithHint("put it behind --, as in: %s -- uname -a", cmd.CommandPath())
+	}
+	return nil
+}
