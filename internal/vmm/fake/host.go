@@ -136,7 +136,7 @@ func (d *Driver) Start(ctx context.Context, spec vmm.Spec, src vmm.Source) (vmm.
 	}
 	h.vms[spec.Dir] = v
 	m := v.adopt()
-	go v.run() //nolint:gosec // a context bounds a call, never a machine; the machine's ended tells the end
+	go v.run() //nolint:gosec,contextcheck // a context bounds a call, never a machine; the machine's ended tells the end
 	return m, nil
 }
 

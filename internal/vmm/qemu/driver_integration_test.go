@@ -4,10 +4,12 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +29,9 @@ import (
 type ground struct{ kernel, initrd string }
 
 var testGround = sync.OnceValues(func() (ground, error) {
+	if k := os.Getenv(kernelEnv); k != "" { // made before, as for a run as another user
+		return ground{kernel: k, initrd: os.Getenv(initrdEnv)}, nil
+	}
 	home := paths.Home(os.Getenv("AEGIS_TEST_HOME"))
 	k, err := kernel.Installed(home)
 	if err != nil {
@@ -60,7 +65,18 @@ var testGround = sync.OnceValues(func() (ground, error) {
 
 var scratch string
 
+// daemonEnv makes the test binary a daemon that starts a machine in the folder it
+// names and then only lives.
+const (
+	daemonEnv = "AEGIS_QEMU_TEST_DAEMON"
+	kernelEnv = "AEGIS_QEMU_TEST_KERNEL"
+	initrdEnv = "AEGIS_QEMU_TEST_INITRD"
+)
+
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(daemonEnv); dir != "" {
+		os.Exit(runDaemon(dir))
+	}
 	code := m.Run()
 	if scratch != "" {
 		_ = os.RemoveAll(scratch)
@@ -141,7 +157,10 @@ func harness(t *testing.T, g ground) vmmtest.Harness {
 
 func TestConformance(t *testing.T) {
 	g := requireVM(t)
-	vmmtest.Run(t, func(t *testing.T) vmmtest.Harness { return harness(t, g) })
+	vmmtest.Run(t, func(t *testing.T) vmmtest.Harness {
+		t.Helper()
+		return harness(t, g)
+	})
 }
 
 func TestProbe(t *testing.T) {
@@ -186,25 +205,22 @@ func TestTrial(t *testing.T) {
 }
 
 // await reads a machine's console until it has what is wanted.
-func await(t *testing.T, dir, want string) string {
+func await(t *testing.T, dir, want string) {
 	t.Helper()
 	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
 		b, err := os.ReadFile(filepath.Join(dir, "console.log"))
 		if err == nil && strings.Contains(string(b), want) {
-			return string(b)
+			return
 		}
 	}
 	t.Fatalf("%q is not on the console", want)
-	return ""
 }
 
 func makeDisk(t *testing.T, name string, bytes int64, mode os.FileMode) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, nil, mode); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(path, bytes); err != nil {
+	err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, bytes), os.Chmod(path, mode))
+	if err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -275,7 +291,7 @@ func TestConfinement(t *testing.T) {
 	}
 	want := map[string]string{"Seccomp": "2", "NoNewPrivs": "1"}
 	if os.Geteuid() == 0 {
-		id := fmt.Sprint(d.account.uid)
+		id := strconv.Itoa(int(d.account.uid))
 		if d.account.uid == 0 {
 			t.Error("a root daemon's VMM is root")
 		}
@@ -297,4 +313,159 @@ func TestConfinement(t *testing.T) {
 	if err != nil || fi.Mode().Perm() != 0o700 {
 		t.Errorf("folder %v, %v", fi.Mode(), err)
 	}
+}
+
+func runDaemon(dir string) int {
+	d, err := Open(context.Background(), Options{Accel: TCG})
+	if err == nil {
+		_, err = d.Start(context.Background(), vmm.Spec{
+			ID: "orphan", Dir: dir, Memory: 128 * size.MiB, Network: true,
+			Kernel: os.Getenv(kernelEnv), Initrd: os.Getenv(initrdEnv),
+		}, vmm.Boot{})
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Println("started")
+	select {}
+}
+
+// orphan starts a machine in another process and kills that.
+func orphan(t *testing.T, g ground) vmm.Spec {
+	t.Helper()
+	spec := newSpec(t, g)
+	daemon := exec.Command(os.Args[0])
+	daemon.Env = append(os.Environ(), daemonEnv+"="+spec.Dir, kernelEnv+"="+g.kernel, initrdEnv+"="+g.initrd)
+	daemon.Stderr = os.Stderr
+	out, err := daemon.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_, scanned := fmt.Fscanln(out, new(string))
+	_ = daemon.Process.Kill()
+	_ = daemon.Wait()
+	if scanned != nil {
+		t.Fatalf("the daemon did not start a machine: %v", scanned)
+	}
+	return spec
+}
+
+// TestDaemonKilled adopts machines whose daemon was killed, one of them before it
+// could write down which process it had started.
+func TestDaemonKilled(t *testing.T) {
+	g := requireVM(t)
+	d := openDriver(t, Options{})
+	for name, record := range map[string]bool{"with a record": true, "without a record": false} {
+		t.Run(name, func(t *testing.T) {
+			spec := orphan(t, g)
+			if !record {
+				if err := os.Truncate(filepath.Join(spec.Dir, recordName), 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m, err := d.Adopt(t.Context(), spec.Dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := m.DialGuest(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close() //nolint:errcheck // the test is about something else
+			await(t, spec.Dir, "guest is up")
+			u, err := m.Usage()
+			if err != nil {
+				t.Fatal(err)
+			}
+			kill(t, m)
+			// Its parent is now init, which may take its time to reap it.
+			if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", u.PID)); err == nil && !strings.Contains(string(stat), ") Z ") {
+				t.Errorf("process %d is left: %s", u.PID, stat)
+			}
+			if left, err := filepath.Glob(filepath.Join(spec.Dir, "*")); err != nil || len(left) != 2 {
+				t.Errorf("left: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// TestHung adopts a machine whose QEMU does not answer.
+func TestHung(t *testing.T) {
+	g := requireVM(t)
+	d := openDriver(t, Options{})
+	spec := newSpec(t, g)
+	m, err := d.Start(t.Context(), spec, vmm.Boot{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := m.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(u.PID, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	m.(*Machine).Release()
+	cause := errors.New("enough")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, cause)
+	defer cancel()
+	if _, err := d.Adopt(ctx, spec.Dir); !errors.Is(err, cause) {
+		t.Errorf("adopt with a context that ends: %v", err)
+	}
+	begin := time.Now()
+	if _, err := d.Adopt(t.Context(), spec.Dir); !errors.Is(err, vmm.ErrEnded) {
+		t.Errorf("adopt: %v, not ErrEnded", err)
+	}
+	t.Logf("given up after %v", time.Since(begin))
+	// Its parent, this process, has given it up; it is reaped none the less.
+	for end := time.Now().Add(5 * time.Second); unix.Kill(u.PID, 0) == nil; <-time.After(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("process %d is left", u.PID)
+		}
+	}
+}
+
+// BenchmarkBoot tells what a machine needs from Start to its first answer.
+func BenchmarkBoot(b *testing.B) {
+	g, err := testGround()
+	if err != nil {
+		b.Skip(err)
+	}
+	d, err := Open(b.Context(), Options{Accel: TCG})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var started time.Duration
+	for b.Loop() {
+		begin := time.Now()
+		m, err := d.Start(b.Context(), vmm.Spec{
+			ID: "bench", Dir: b.TempDir(), Memory: 512 * size.MiB, VCPUs: 1, Kernel: g.kernel, Initrd: g.initrd, Network: true,
+			Cmdline: os.Getenv("AEGIS_QEMU_TEST_CMDLINE"),
+		}, vmm.Boot{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		started += time.Since(begin)
+		conn, err := m.DialGuest(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := conn.Write([]byte("x")); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		_ = conn.Close()
+		if err := m.Kill(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(started.Milliseconds())/float64(b.N), "start-ms")
 }

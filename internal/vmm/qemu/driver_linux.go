@@ -41,6 +41,9 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 		d.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
+	if o.Accel, err = ParseAccel(string(o.Accel)); err != nil {
+		return nil, err
+	}
 	if d.binary, err = exec.LookPath(d.binary); err != nil {
 		return nil, errMissing(program(), err)
 	}

@@ -1,7 +1,10 @@
 package qemu
 
 import (
+	"errors"
 	"fmt"
+	"net"
+	"os"
 	"regexp"
 	"strings"
 	"syscall"
@@ -111,4 +114,17 @@ func printable(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// dying tells whether an error is what one sees of a process that goes.
+func dying(err error) bool {
+	for _, sign := range []error{
+		errQMPClosed, net.ErrClosed, os.ErrClosed, vmm.ErrEnded,
+		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, syscall.ENOENT,
+	} {
+		if errors.Is(err, sign) {
+			return true
+		}
+	}
+	return false
 }

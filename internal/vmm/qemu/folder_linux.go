@@ -267,7 +267,7 @@ func (f *folder) connect(name string) (net.Conn, error) {
 	if err := raw.Control(func(dir uintptr) {
 		connected = unix.Connect(fd, &unix.SockaddrUnix{Name: f.at(dir, name)})
 	}); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", os.ErrClosed, err) // the only reason, told in package os' own way
 	}
 	if connected != nil {
 		return nil, fmt.Errorf("connect to %s: %w", filepath.Join(f.path, name), connected)

@@ -25,6 +25,8 @@ const (
 	// killTimeout bounds the end of a process after SIGKILL where Start cleans up: a
 	// process that hangs in the kernel does not end.
 	killTimeout = 20 * time.Second
+	// drainTimeout bounds reading what a process that has ended has left.
+	drainTimeout = time.Second
 )
 
 var errReleased = errors.New("the machine was given up by this process")
@@ -112,10 +114,17 @@ func (m *Machine) claim(other parting) bool {
 }
 
 func (m *Machine) finish(status *syscall.WaitStatus) {
-	m.reading.Wait() // both pipes end when their last writer does
+	// What it said last is in the pipes and the socket, which end with it, unless it
+	// had a child: the sandbox forbids that, but nothing may hang on it.
+	last := time.Now().Add(drainTimeout)
+	for _, p := range m.pipes {
+		_ = p.SetReadDeadline(last) // pipes have deadlines
+	}
+	m.reading.Wait()
 	shutdown := ""
 	if mon := m.monitor(); mon != nil {
-		<-mon.done // what QEMU said last has been read
+		_ = mon.conn.SetReadDeadline(last) // so have sockets
+		<-mon.done
 		shutdown = mon.Shutdown()
 		mon.Close()
 	}

@@ -6,10 +6,6 @@ import (
 	"net"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
 // port is a socket of QEMU's that serves one client.
@@ -70,18 +66,9 @@ func (m *Machine) explain(ctx context.Context, err error) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, endGrace)
 	defer cancel()
-	if _, waited := m.Wait(ctx); waited != nil {
-		return err
+	_, _ = m.Wait(ctx) // gone tells what came of it
+	if gone := m.gone(); gone != nil {
+		return gone
 	}
-	return m.gone()
-}
-
-// dying tells whether an error is what one sees of a process that goes.
-func dying(err error) bool {
-	for _, sign := range []error{errQMPClosed, net.ErrClosed, unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, unix.ENOENT, vmm.ErrEnded} {
-		if errors.Is(err, sign) {
-			return true
-		}
-	}
-	return false
+	return err
 }

@@ -24,12 +24,13 @@ func serveQMP(t *testing.T, answer func(command string, id uint64) string) net.C
 	ours, theirs := net.Pipe()
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		defer theirs.Close()
+		defer func() { _ = theirs.Close() }()
 		_, _ = theirs.Write([]byte(greeting))
 		for lines := bufio.NewScanner(theirs); lines.Scan(); {
 			var c struct {
-				Execute string
-				ID      uint64
+				Execute   string
+				ID        uint64
+				Arguments struct{ Say string }
 			}
 			if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
 				t.Errorf("command %q: %v", lines.Bytes(), err)
@@ -38,6 +39,9 @@ func serveQMP(t *testing.T, answer func(command string, id uint64) string) net.C
 			reply := answer(c.Execute, c.ID)
 			if c.Execute == "qmp_capabilities" {
 				reply = fmt.Sprintf(`{"return": {}, "id": %d}`, c.ID)
+			}
+			if c.Execute == "echo" {
+				reply = fmt.Sprintf(`{"return": {"status": %q}, "id": %d}`, c.Arguments.Say, c.ID)
 			}
 			if reply == "close" {
 				return
@@ -84,6 +88,9 @@ func TestQMP(t *testing.T) {
 	}
 	if err := q.execute(t.Context(), "stop", nil, nil); err == nil || !strings.Contains(err.Error(), "stop: no such thing") {
 		t.Errorf("stop: %v", err)
+	}
+	if err := q.execute(t.Context(), "echo", map[string]string{"say": "hello"}, &s); err != nil || s.Status != "hello" {
+		t.Errorf("a command with arguments: %q, %v", s.Status, err)
 	}
 	cause := errors.New("enough")
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, cause)
@@ -136,7 +143,7 @@ func TestQMPGreeting(t *testing.T) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, cause)
 	defer cancel()
 	ours, theirs := net.Pipe()
-	defer theirs.Close()
+	defer func() { _ = theirs.Close() }()
 	if _, err := newQMP(ctx, ours); !errors.Is(err, cause) {
 		t.Errorf("a QEMU that says nothing: %v", err)
 	}

@@ -35,7 +35,8 @@ func run() error {
 		return err
 	}
 	listDisks()
-	go sendFrames() // for as long as the machine lives
+	go sendFrames()                               // for as long as the machine lives
+	_, _ = fmt.Fprintln(os.Stdout, "guest is up") // a console that is gone is no reason to die
 	word, err := vmmtest.Serve(pipe)
 	if err != nil {
 		return err
@@ -125,7 +126,7 @@ func listDisks() {
 			b, _ := os.ReadFile(filepath.Join(dir, name))
 			facts = append(facts, strings.TrimSpace(string(b)))
 		}
-		fmt.Fprintf(os.Stdout, "disk %s: %s sectors, read-only %s\n", facts...)
+		_, _ = fmt.Fprintf(os.Stdout, "disk %s: %s sectors, read-only %s\n", facts...)
 	}
 }
 
