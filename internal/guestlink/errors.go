@@ -39,7 +39,7 @@ func guestFault(doing string, said *guestproto.Error) error {
 	case guestproto.CodeNotFound:
 		f.Kind, f.Blame = fault.NotFound, ""
 	case guestproto.CodeInvalid:
-		f.Kind, f.Blame = fault.Invalid, ""
+		f.Kind, f.Blame = fault.Invalid, fault.Program
 	case guestproto.CodeExhausted:
 		f.Kind, f.Hint = fault.Exhausted, "give the VM more: --memory, --disk"
 	case guestproto.CodeRootfs:
