@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -91,7 +92,8 @@ func (h *host) link(ready, dir string) {
 }
 
 func (h *host) close() {
-	if out, err := h.aegis("down").CombinedOutput(); err != nil {
+	// The test's own context has ended when clean-ups run.
+	if out, err := h.command(context.WithoutCancel(h.t.Context()), "down").CombinedOutput(); err != nil {
 		h.t.Errorf("aegis down: %v\n%s", err, out)
 	}
 	if left := h.processes(); len(left) > 0 {
@@ -107,7 +109,11 @@ func (h *host) close() {
 
 // aegis returns a command of the CLI in this home.
 func (h *host) aegis(args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(h.t.Context(), filepath.Join(h.bin, "aegis"), args...)
+	return h.command(h.t.Context(), args...)
+}
+
+func (h *host) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(h.bin, "aegis"), args...)
 	cmd.Env = append(os.Environ(), "AEGIS_HOME="+h.home, "NO_COLOR=1")
 	cmd.Env = append(cmd.Env, h.env...)
 	return cmd
