@@ -127,6 +127,9 @@ func TestTerminal(t *testing.T) {
 	x.typed("\x03") // Ctrl-C goes to the program, which lives on
 	x.expect("KeyboardInterrupt")
 	x.expect(">>> ")
+	x.typed("print(6 * 7)\r") // or else python itself ends as if by SIGINT
+	x.expect("42")
+	x.expect(">>> ")
 	x.typed("\x04") // Ctrl-D ends it
 	if status := x.wait(); status != 0 {
 		t.Errorf("status = %d, want 0; screen:\n%s", status, x.screen())
