@@ -75,7 +75,7 @@ check 'boot id'               'grep -qE "^[0-9a-f-]{36}$" /proc/sys/kernel/rando
 check 'loopback'              'python3 -c "import socket; s=socket.create_server((\"127.0.0.1\",0)); socket.create_connection(s.getsockname())"'
 check 'eth0'                  'ip -4 addr show eth0 | grep -q 192.168.127.2/24 && ip route | grep -q "default via 192.168.127.1"'
 check 'clock'                 '[ "$(date +%s)" -ge "$HOST_TIME" ] && [ "$(date +%s)" -le "$((HOST_TIME+60))" ]'
-check 'root is writable'      'touch /usr/x && rm /usr/bin/git && ! command -v git'
+check 'root is writable'      'touch /usr/x && rm /usr/bin/git && hash -r && ! command -v git'
 check '8 GB disk'             '[ "$(df -m --output=size / | tail -1)" -gt 7000 ]'
 check 'no zombies'            'sh -c "(sleep 0.1 & exec true) & wait"; sleep 0.3; ! ps -eo stat | grep -q Z'
 check 'HOME and PATH'         '[ "$HOME" = /root ] && command -v ls'
