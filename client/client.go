@@ -45,6 +45,14 @@ func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	return s, c.call(ctx, http.MethodGet, "/v1/status", &s)
 }
 
+// Shutdown makes the daemon stop all instances and end. It returns when that has
+// begun.
+func (c *Client) Shutdown(ctx context.Context) error {
+	var out api.Outcome
+	_, err := c.exchange(ctx, http.MethodPost, "/v1/shutdown", nil, &out)
+	return err
+}
+
 // call makes a request without a body and decodes the answer into out.
 func (c *Client) call(ctx context.Context, method, path string, out any) error {
 	_, err := c.exchange(ctx, method, path, nil, out)

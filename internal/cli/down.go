@@ -50,8 +50,13 @@ func (o *downOptions) run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = starting.Release() }() // ends with this process, too
-	if err := terminate(pid); err != nil {
-		return err
+	if err := o.app.client().Shutdown(ctx); err != nil {
+		// It does not answer, or not as this version asks. A signal ends it, and leaves
+		// instances to the next daemon: nothing is lost.
+		o.app.say("aegisd does not answer (%v); sending it a signal", err)
+		if err := terminate(pid); err != nil {
+			return err
+		}
 	}
 	o.app.say("stopping aegisd, process %d", pid)
 	ended, err := presence.AcquireWait(ctx, home.Lock())

@@ -23,6 +23,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/machine"
 	"github.com/xfeldman/aegisvm/internal/paths"
 	"github.com/xfeldman/aegisvm/internal/presence"
+	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/store"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
@@ -36,6 +37,7 @@ type Options struct {
 	// What tests replace. Nil is the real thing.
 	Driver vmm.Driver
 	Ground instance.Ground
+	Memory func() (total, available size.Bytes, err error) // of the host
 }
 
 // Lock takes the home for this process: there is one daemon for each.
@@ -83,7 +85,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := set.Recover(ctx); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
-	failed := serve(o, set, driver, ln, parts)
+	leaving := newLeave()
+	failed := serve(o, set, driver, ln, leaving, parts)
 	info := driver.Info()
 	o.Log.InfoContext(ctx, "serving", logattr.Version(buildinfo.Version()), logattr.PID(os.Getpid()),
 		logattr.Driver(info.Name), logattr.Accel(info.Accel), logattr.Why(info.Why))
@@ -93,6 +96,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	select {
 	case <-ctx.Done():
 		o.Log.InfoContext(ctx, "stopping", logattr.Err(context.Cause(ctx)))
+		return nil
+	case <-leaving.asked:
+		o.Log.InfoContext(ctx, "stopping with all instances")
 		return nil
 	case err := <-failed:
 		return err
@@ -125,7 +131,10 @@ func listen(ctx context.Context, home paths.Home, parts *stack) (net.Listener, e
 // build makes the core and what it stands on.
 func build(ctx context.Context, o Options, parts *stack) (*instance.Set, vmm.Driver, error) {
 	home := o.Config.Home
-	driver, ground := o.Driver, o.Ground
+	driver, ground, memory := o.Driver, o.Ground, o.Memory
+	if memory == nil {
+		memory = hostMemory
+	}
 	if driver == nil {
 		var err error
 		if driver, err = drivers.Open(ctx, o.Config, o.Log); err != nil {
@@ -154,9 +163,10 @@ func build(ctx context.Context, o Options, parts *stack) (*instance.Set, vmm.Dri
 			Dir:    func(id instance.ID) string { return home.Instance(string(id)) },
 			Limits: logstore.DefaultLimits,
 		},
-		Log:    o.Log,
-		Limits: limits(o.Config),
-		Memory: hostMemory,
+		Log:      o.Log,
+		Limits:   limits(o.Config),
+		Defaults: instance.Defaults{Memory: o.Config.Memory, VCPUs: o.Config.CPUs, Disk: o.Config.Disk},
+		Memory:   memory,
 	}), driver, nil
 }
 
@@ -172,11 +182,13 @@ func stopTimeout(c *config.Config) time.Duration {
 }
 
 // serve answers on ln. The channel tells when that fails.
-func serve(o Options, set *instance.Set, driver vmm.Driver, ln net.Listener, parts *stack) <-chan error {
+func serve(o Options, set *instance.Set, driver vmm.Driver, ln net.Listener, leaving *leave, parts *stack) <-chan error {
 	server := httpapi.New(httpapi.Config{
-		Runner: runner{set, o.Config},
-		Status: func() api.Status { return status(o.Config.Home, set, driver) },
-		Log:    o.Log,
+		Runner:    runner{set},
+		Instances: set,
+		Status:    func() api.Status { return status(o.Config.Home, set, driver) },
+		Shutdown:  leaving.stopAll,
+		Log:       o.Log,
 	}, os.Getuid())
 	failed, served := make(chan error, 1), make(chan struct{})
 	go func() {
@@ -190,7 +202,7 @@ func serve(o Options, set *instance.Set, driver vmm.Driver, ln net.Listener, par
 	parts.push("instances and API", func(ctx context.Context) error {
 		closed := make(chan error, 1)
 		go func() { closed <- server.Close(ctx) }()
-		err := set.Close(ctx, false)
+		err := set.Close(ctx, !leaving.stopsAll())
 		server.Hurry()
 		err = errors.Join(err, <-closed)
 		<-served

@@ -37,6 +37,7 @@ type Config struct {
 	Runner    Runner
 	Instances Instances
 	Status    func() api.Status
+	Shutdown  func() // begins to end the daemon, with all instances; returns at once
 	Log       *slog.Logger
 	Limits    Limits
 }

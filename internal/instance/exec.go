@@ -45,7 +45,7 @@ func (s *Set) Exec(ctx context.Context, ref string, spec ExecSpec) (*Exec, error
 		return nil, err
 	}
 	check := Spec{Command: spec.Command, Env: spec.Env}
-	if err := check.Complete(); err != nil {
+	if err := check.Complete(Defaults{}); err != nil {
 		return nil, err
 	}
 	id := newExecID()

@@ -11,7 +11,7 @@ import (
 // Create makes a persistent instance and begins to start it; Start waits for that.
 // The instance is remembered when Create returns.
 func (s *Set) Create(ctx context.Context, spec Spec) (View, error) {
-	if err := spec.Complete(); err != nil {
+	if err := spec.Complete(s.world.Defaults); err != nil {
 		return View{}, err
 	}
 	a, err := s.add(newRecord(spec))

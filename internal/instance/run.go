@@ -23,7 +23,7 @@ type Run struct {
 // ends before that, or anything fails, nothing of the instance is left.
 func (s *Set) Run(ctx context.Context, spec Spec) (*Run, error) {
 	spec.Ephemeral = true
-	if err := spec.Complete(); err != nil {
+	if err := spec.Complete(s.world.Defaults); err != nil {
 		return nil, err
 	}
 	a, err := s.add(newRecord(spec))

@@ -225,12 +225,12 @@ func TestSpecComplete(t *testing.T) {
 		"bad env":      {Command: []string{"x"}, Env: map[string]string{"A=B": ""}},
 		"huge":         {Command: []string{"x", string(make([]byte, MaxCommand))}},
 	} {
-		if err := s.Complete(); fault.KindOf(err) != fault.Invalid || fault.HintOf(err) == "" {
+		if err := s.Complete(Defaults{}); fault.KindOf(err) != fault.Invalid || fault.HintOf(err) == "" {
 			t.Errorf("%s: %v (hint %q), want an invalid request with a hint", name, err, fault.HintOf(err))
 		}
 	}
 	ok := Spec{Command: []string{"x"}}
-	if err := ok.Complete(); err != nil || ok.Memory != DefaultMemory || ok.VCPUs != 1 || ok.Disk != DefaultDisk {
+	if err := ok.Complete(Defaults{}); err != nil || ok.Memory != DefaultMemory || ok.VCPUs != 1 || ok.Disk != DefaultDisk {
 		t.Errorf("defaults = %+v, %v", ok, err)
 	}
 }

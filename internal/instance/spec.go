@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -58,17 +59,19 @@ var handleForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]*$`)
 // MaxHandle is the longest handle: it is also the guest's hostname.
 const MaxHandle = 63
 
+// Defaults is what a user of this host wants where a Spec says nothing. A zero field
+// is AegisVM's own default.
+type Defaults struct {
+	Memory size.Bytes
+	VCPUs  int
+	Disk   size.Bytes
+}
+
 // Complete fills the defaults and says what is wrong with the rest.
-func (s *Spec) Complete() error {
-	if s.Memory == 0 {
-		s.Memory = DefaultMemory
-	}
-	if s.VCPUs == 0 {
-		s.VCPUs = 1
-	}
-	if s.Disk == 0 {
-		s.Disk = DefaultDisk
-	}
+func (s *Spec) Complete(d Defaults) error {
+	s.Memory = cmp.Or(s.Memory, d.Memory, DefaultMemory)
+	s.VCPUs = cmp.Or(s.VCPUs, d.VCPUs, 1)
+	s.Disk = cmp.Or(s.Disk, d.Disk, DefaultDisk)
 	switch {
 	case len(s.Command) == 0 || s.Command[0] == "":
 		return fault.New(fault.Invalid, "no command to run").WithHint("put it behind --, as in: aegis run -- uname -a")

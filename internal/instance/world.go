@@ -10,13 +10,14 @@ import (
 
 // World is what instances stand on and are made with.
 type World struct {
-	Driver vmm.Driver
-	Ground Ground
-	Linker Linker
-	Store  Store
-	Logs   Logs
-	Log    *slog.Logger
-	Limits Limits
+	Driver   vmm.Driver
+	Ground   Ground
+	Linker   Linker
+	Store    Store
+	Logs     Logs
+	Log      *slog.Logger
+	Limits   Limits
+	Defaults Defaults
 	// Memory tells what the host has, for admission; nil admits everything.
 	Memory func() (total, available size.Bytes, err error)
 }

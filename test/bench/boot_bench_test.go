@@ -64,7 +64,7 @@ func (x *bed) bare(b *testing.B) time.Duration {
 	b.Helper()
 	id := instance.NewID()
 	spec := instance.Spec{Command: []string{"true"}}
-	if err := spec.Complete(); err != nil {
+	if err := spec.Complete(instance.Defaults{}); err != nil {
 		b.Fatal(err)
 	}
 	recipe, err := x.ground.Prepare(b.Context(), id, spec, guestproto.NewMagic())
