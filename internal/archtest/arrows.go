@@ -45,6 +45,7 @@ var arrows = map[string][]string{
 	"client":           {},
 	"internal/config":  {},
 	"internal/httpapi": append([]string{"internal/config"}, contracts...),
+	"internal/metrics": {"internal/instance"},
 	"internal/setup":   {"internal/apt", "internal/kernel", "internal/rootfs"},
 	"internal/doctor":  {"internal/kernel", "internal/rootfs", "internal/setup"},
 	"internal/cli":     {"client", "internal/config", "internal/doctor", "internal/setup"},

@@ -21,6 +21,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/logattr"
 	"github.com/xfeldman/aegisvm/internal/logstore"
 	"github.com/xfeldman/aegisvm/internal/machine"
+	"github.com/xfeldman/aegisvm/internal/metrics"
 	"github.com/xfeldman/aegisvm/internal/paths"
 	"github.com/xfeldman/aegisvm/internal/presence"
 	"github.com/xfeldman/aegisvm/internal/size"
@@ -183,14 +184,21 @@ func stopTimeout(c *config.Config) time.Duration {
 
 // serve answers on ln. The channel tells when that fails.
 func serve(o Options, set *instance.Set, driver vmm.Driver, ln net.Listener, leaving *leave, parts *stack) <-chan error {
+	numbers := metrics.New(set.List)
+	changes, _ := set.Watch() // ends with the set
 	server := httpapi.New(httpapi.Config{
 		Runner:    runner{set},
 		Instances: set,
 		Status:    func() api.Status { return status(o.Config.Home, set, driver) },
 		Shutdown:  leaving.stopAll,
+		Metrics:   numbers.Handler(),
 		Log:       o.Log,
 	}, os.Getuid())
-	failed, served := make(chan error, 1), make(chan struct{})
+	failed, served, counted := make(chan error, 1), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(counted)
+		numbers.Count(changes)
+	}()
 	go func() {
 		defer close(served)
 		if err := server.Serve(ln); err != nil {
@@ -206,6 +214,7 @@ func serve(o Options, set *instance.Set, driver vmm.Driver, ln net.Listener, lea
 		server.Hurry()
 		err = errors.Join(err, <-closed)
 		<-served
+		<-counted
 		return err
 	})
 	return failed

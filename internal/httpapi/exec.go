@@ -92,6 +92,9 @@ func relayLines(x attachment, out *lineStream, entry api.LogEntry) (int32, error
 			}
 			return f.Status()
 		}
+		if f.Type == frame.Notice {
+			continue // these lines have no place for it
+		}
 		rest := slices.Concat(open[f.Type], f.Payload)
 		for {
 			line, after, whole := bytes.Cut(rest, []byte{'\n'})

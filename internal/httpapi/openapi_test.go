@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -56,6 +55,8 @@ func document(t *testing.T) *openapi3.T {
 		case r.out == nil:
 			status = http.StatusSwitchingProtocols
 			answer.WithDescription("An attach stream")
+		case r.out == text(""):
+			answer.WithContent(openapi3.NewContentWithSchema(openapi3.NewStringSchema(), []string{"text/plain"}))
 		case r.lines:
 			answer.WithContent(openapi3.NewContentWithSchemaRef(schema(r.out), []string{"application/x-ndjson"}))
 		default:
@@ -101,17 +102,5 @@ func TestOpenAPI(t *testing.T) {
 	}
 	if err := loaded.Validate(t.Context()); err != nil {
 		t.Errorf("the document is not OpenAPI: %v", err)
-	}
-}
-
-// checkAnswer holds an answer of the server to the document: no field that is not
-// in it, and all of the right type.
-func checkAnswer(t *testing.T, r route, body []byte) {
-	t.Helper()
-	out := reflect.New(reflect.TypeOf(r.out))
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(out.Interface()); err != nil {
-		t.Errorf("%s %s answers %s: %v", r.method, r.path, body, err)
 	}
 }

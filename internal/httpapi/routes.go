@@ -47,6 +47,7 @@ func (s *Server) routes() []route {
 		{method: http.MethodPost, path: one + "/resume", handle: s.change(Instances.Resume, api.StateRunning), does: "Wake", out: done},
 		{method: http.MethodPost, path: one + "/exec", handle: s.exec, does: "Run a command in the instance, as an attach stream or as lines", in: api.ExecRequest{}, out: api.LogEntry{}, lines: true},
 		{method: http.MethodGet, path: one + "/logs", handle: s.logs, does: "Lines of the log", out: api.LogEntry{}, query: []string{"follow", "since", "tail", "exec_id", "execs"}, lines: true},
+		{method: http.MethodGet, path: "/v1/metrics", handle: s.metrics, does: "Metrics in Prometheus's text format", out: text("")},
 		{method: http.MethodGet, path: "/v1/events", handle: s.events, does: "Changes of state from now on", out: api.Event{}, lines: true},
 	}
 }

@@ -37,7 +37,8 @@ type Config struct {
 	Runner    Runner
 	Instances Instances
 	Status    func() api.Status
-	Shutdown  func() // begins to end the daemon, with all instances; returns at once
+	Shutdown  func()       // begins to end the daemon, with all instances; returns at once
+	Metrics   http.Handler // serves GET /v1/metrics
 	Log       *slog.Logger
 	Limits    Limits
 }

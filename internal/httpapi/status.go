@@ -19,3 +19,12 @@ func (s *Server) shutdown(w http.ResponseWriter, r *http.Request) error {
 	s.conf.Shutdown()
 	return nil
 }
+
+// text is the type of answers that are not JSON.
+type text string
+
+// metrics answers GET /v1/metrics.
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
+	s.conf.Metrics.ServeHTTP(w, r)
+	return nil
+}
