@@ -16,13 +16,16 @@ type CreateRequest struct {
 	// PauseAfterS is how many seconds nothing must hold the instance before it is
 	// paused; 0 is never, nil the daemon's default.
 	PauseAfterS *int64 `json:"pause_after_s,omitempty"`
+	// Wait delays the answer until the program runs; it is an error if that fails. A
+	// new instance stays then, stopped.
+	Wait bool `json:"wait,omitempty"`
 }
 
 // Created answers POST /v1/instances: 201 for a new instance, 200 for one of that
 // handle that was stopped and is started again.
 type Created struct {
 	ID       string   `json:"id"`
-	State    string   `json:"state"` // "starting"
+	State    string   `json:"state"` // "starting"; with Wait "running"
 	Command  []string `json:"command"`
 	Handle   string   `json:"handle"`
 	ImageRef string   `json:"image_ref"`
@@ -86,6 +89,7 @@ type Hold struct {
 // Outcome answers requests that change an instance's state: what happened.
 type Outcome struct {
 	Status string `json:"status"`
+	ID     string `json:"id,omitempty"` // of the instance that was asked for by id or handle
 }
 
 // Pruned answers POST /v1/instances/prune.
@@ -129,6 +133,9 @@ type LogEntry struct {
 	Source     string    `json:"source"`          // "server" (the program), "exec", "system"
 	InstanceID string    `json:"instance_id"`
 	ExecID     string    `json:"exec_id,omitempty"`
+	// Open says that the line has no end, or not yet: the last words of a process, a
+	// prompt, or a part of a line too long to be kept whole.
+	Open bool `json:"open,omitempty"`
 }
 
 // Event is one line of GET /v1/events: a change of state.

@@ -15,6 +15,13 @@ func (c *Client) Create(ctx context.Context, req api.CreateRequest) (created api
 	return created, status == http.StatusOK, err
 }
 
+// Launch does what Create does, and returns when the program runs. When it does not
+// start, a new instance stays, stopped; the error tells.
+func (c *Client) Launch(ctx context.Context, req api.CreateRequest) (created api.Created, again bool, err error) {
+	req.Wait = true
+	return c.Create(ctx, req)
+}
+
 // List returns all instances, those that run first. A state that is not empty
 // selects.
 func (c *Client) List(ctx context.Context, state string) ([]api.Instance, error) {
@@ -30,37 +37,37 @@ func (c *Client) Info(ctx context.Context, ref string) (api.InstanceInfo, error)
 }
 
 // Start enables and starts an instance, and returns when its program runs.
-func (c *Client) Start(ctx context.Context, ref string) error {
+func (c *Client) Start(ctx context.Context, ref string) (api.Outcome, error) {
 	return c.change(ctx, http.MethodPost, at(ref, "/start"))
 }
 
 // Resume wakes an instance, and returns when its program runs.
-func (c *Client) Resume(ctx context.Context, ref string) error {
+func (c *Client) Resume(ctx context.Context, ref string) (api.Outcome, error) {
 	return c.change(ctx, http.MethodPost, at(ref, "/resume"))
 }
 
 // Pause stops an instance's vCPUs; its memory stays.
-func (c *Client) Pause(ctx context.Context, ref string) error {
+func (c *Client) Pause(ctx context.Context, ref string) (api.Outcome, error) {
 	return c.change(ctx, http.MethodPost, at(ref, "/pause"))
 }
 
 // Stop ends an instance's VM; a trigger starts it again.
-func (c *Client) Stop(ctx context.Context, ref string) error {
+func (c *Client) Stop(ctx context.Context, ref string) (api.Outcome, error) {
 	return c.change(ctx, http.MethodPost, at(ref, "/stop"))
 }
 
 // Restart ends an instance's VM and starts it again.
-func (c *Client) Restart(ctx context.Context, ref string) error {
+func (c *Client) Restart(ctx context.Context, ref string) (api.Outcome, error) {
 	return c.change(ctx, http.MethodPost, at(ref, "/restart"))
 }
 
 // Disable ends an instance's VM; only Start starts it again.
-func (c *Client) Disable(ctx context.Context, ref string) error {
+func (c *Client) Disable(ctx context.Context, ref string) (api.Outcome, error) {
 	return c.change(ctx, http.MethodPost, at(ref, "/disable"))
 }
 
 // Delete ends an instance and removes all of it.
-func (c *Client) Delete(ctx context.Context, ref string) error {
+func (c *Client) Delete(ctx context.Context, ref string) (api.Outcome, error) {
 	return c.change(ctx, http.MethodDelete, at(ref, ""))
 }
 
@@ -78,9 +85,9 @@ func (c *Client) Exec(ctx context.Context, ref string, req api.ExecRequest) (*At
 	return c.attach(ctx, at(ref, "/exec"), req)
 }
 
-func (c *Client) change(ctx context.Context, method, path string) error {
+func (c *Client) change(ctx context.Context, method, path string) (api.Outcome, error) {
 	var out api.Outcome
-	return c.call(ctx, method, path, &out)
+	return out, c.call(ctx, method, path, &out)
 }
 
 func at(ref, rest string) string { return "/v1/instances/" + url.PathEscape(ref) + rest }

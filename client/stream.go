@@ -2,6 +2,7 @@ package client
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -102,13 +103,18 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 	}
 }
 
+// errorKey begins what only an api.Error has at its top: within a string JSON escapes
+// the quotes.
+var errorKey = []byte(`{"error":`)
+
 func decodeLine[T any](line []byte) (T, error) {
-	var failed api.Error
-	if err := json.Unmarshal(line, &failed); err == nil && failed.Error != "" {
-		var none T
-		return none, failed.Fault()
-	}
 	var v T
+	if bytes.HasPrefix(line, errorKey) {
+		var failed api.Error
+		if err := json.Unmarshal(line, &failed); err == nil && failed.Error != "" {
+			return v, failed.Fault()
+		}
+	}
 	if err := json.Unmarshal(line, &v); err != nil {
 		return v, fmt.Errorf("decode a line of the answer: %w", err)
 	}

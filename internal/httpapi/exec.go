@@ -70,8 +70,9 @@ func (s *Server) execLines(w http.ResponseWriter, r *http.Request, ref string, s
 // relayLines sends a process's output line by line, until its status.
 func relayLines(x attachment, out *lineStream, entry api.LogEntry) (int32, error) {
 	open := map[frame.Type][]byte{}
-	send := func(t frame.Type, line []byte) {
+	send := func(t frame.Type, line []byte, whole bool) {
 		e := entry
+		e.Open = !whole
 		e.TS, e.Stream = time.Now().UTC(), streamName(t)
 		setLine(&e, line)
 		out.send(e)
@@ -87,7 +88,7 @@ func relayLines(x attachment, out *lineStream, entry api.LogEntry) (int32, error
 		if f.Type == frame.Exit {
 			for t, rest := range open {
 				if len(rest) > 0 {
-					send(t, rest)
+					send(t, rest, false)
 				}
 			}
 			return f.Status()
@@ -101,7 +102,7 @@ func relayLines(x attachment, out *lineStream, entry api.LogEntry) (int32, error
 			if !whole && len(rest) < maxLine {
 				break
 			}
-			send(f.Type, line)
+			send(f.Type, line, whole)
 			rest = after
 		}
 		open[f.Type] = rest

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"iter"
 	"net/http"
 	"slices"
@@ -19,6 +20,7 @@ import (
 // is one. A ref is an id or a handle.
 type Instances interface {
 	Create(ctx context.Context, spec instance.Spec) (instance.View, error)
+	Launch(ctx context.Context, spec instance.Spec) (instance.View, error)
 	List() []instance.View
 	Get(ref string) (instance.View, error)
 	Start(ctx context.Context, ref string) error
@@ -38,44 +40,71 @@ type Instances interface {
 // unless its creator says otherwise.
 const defaultPauseAfter = time.Minute
 
-// createInstance answers POST /v1/instances. It does not wait for the start; that
-// of a handle that exists and is stopped begins it anew.
+// createInstance answers POST /v1/instances. Unless it is asked to, it does not wait
+// for the start; that of a handle that exists and is stopped begins it anew.
 func (s *Server) createInstance(w http.ResponseWriter, r *http.Request) error {
 	var req api.CreateRequest
 	if err := decode(r, &req); err != nil {
 		return err
 	}
 	if v, err := s.conf.Instances.Get(req.Handle); err == nil && req.Handle != "" {
-		return s.startAgain(w, r, v)
+		return s.startAgain(w, r, v, req.Wait)
 	}
 	spec, err := createSpec(req)
 	if err != nil {
 		return err
 	}
-	v, err := s.conf.Instances.Create(r.Context(), spec)
-	if err != nil {
-		return err
+	create := s.conf.Instances.Create
+	if req.Wait {
+		create = s.conf.Instances.Launch
 	}
-	s.answer(w, r, http.StatusCreated, created(v))
+	v, err := create(r.Context(), spec)
+	if err != nil {
+		return notStarted(v, err)
+	}
+	s.answer(w, r, http.StatusCreated, created(v, req.Wait))
 	return nil
 }
 
-// startAgain starts an instance that is stopped. The start goes on when the client
-// leaves; what becomes of it is in the instance's info and log.
-func (s *Server) startAgain(w http.ResponseWriter, r *http.Request, v instance.View) error {
+// notStarted names the instance that is left of a start that failed, if one is.
+func notStarted(v instance.View, err error) error {
+	if v.ID == "" {
+		return err
+	}
+	err = fmt.Errorf("%s did not start, and stays as it is: %w", v.Spec.Handle, err)
+	if fault.HintOf(err) != "" {
+		return err
+	}
+	return fault.Wrap(fault.KindOf(err), err, "").
+		WithHint("aegis instance info %s; aegis instance delete %s", v.Spec.Handle, v.Spec.Handle)
+}
+
+// startAgain starts an instance that is stopped. Without wait the start goes on when
+// the client leaves; what becomes of it is in the instance's info and log.
+func (s *Server) startAgain(w http.ResponseWriter, r *http.Request, v instance.View, wait bool) error {
 	if v.State != instance.Stopped {
 		return fault.New(fault.Conflict, "the name %q is taken by %s, which is %s", v.Spec.Handle, v.ID, v.State.Wire()).
 			WithHint("choose another name, or: aegis instance restart %s", v.Spec.Handle)
 	}
-	ctx := context.WithoutCancel(r.Context())
-	s.streams.Go(func() { _ = s.conf.Instances.Start(ctx, string(v.ID)) }) // see above
-	s.answer(w, r, http.StatusOK, created(v))
+	if wait {
+		if err := s.conf.Instances.Start(r.Context(), string(v.ID)); err != nil {
+			return notStarted(v, err)
+		}
+	} else {
+		ctx := context.WithoutCancel(r.Context())
+		s.streams.Go(func() { _ = s.conf.Instances.Start(ctx, string(v.ID)) }) // see above
+	}
+	s.answer(w, r, http.StatusOK, created(v, wait))
 	return nil
 }
 
-func created(v instance.View) api.Created {
+func created(v instance.View, waited bool) api.Created {
+	state := api.StateStarting
+	if waited {
+		state = api.StateRunning
+	}
 	return api.Created{
-		ID: string(v.ID), State: api.StateStarting, Command: v.Spec.Command, Handle: v.Spec.Handle, ImageRef: v.Spec.Image,
+		ID: string(v.ID), State: state, Command: v.Spec.Command, Handle: v.Spec.Handle, ImageRef: v.Spec.Image,
 	}
 }
 
@@ -175,10 +204,14 @@ func usage(measure func() (size.Bytes, error)) int64 {
 // answer comes when it is there: nothing is reported that did not happen.
 func (s *Server) change(do func(Instances, context.Context, string) error, status string) handle {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if err := do(s.conf.Instances, r.Context(), r.PathValue("id")); err != nil {
+		v, err := s.conf.Instances.Get(r.PathValue("id"))
+		if err != nil {
 			return err
 		}
-		s.answer(w, r, http.StatusOK, api.Outcome{Status: status})
+		if err := do(s.conf.Instances, r.Context(), string(v.ID)); err != nil {
+			return err
+		}
+		s.answer(w, r, http.StatusOK, api.Outcome{Status: status, ID: string(v.ID)})
 		return nil
 	}
 }

@@ -36,7 +36,9 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 			}
 			return nil
 		}
-		if !out.send(entryOf(v.ID, line)) {
+		// Of what is there already nobody waits for the first line; a million answers
+		// of one line each take minutes.
+		if !out.put(entryOf(v.ID, line)) || q.Follow && !out.flush() {
 			return nil
 		}
 	}
@@ -87,6 +89,7 @@ func entryOf(id instance.ID, l instance.LogLine) api.LogEntry {
 		e.Line = "older lines were dropped: the log has reached its limit"
 		return e
 	}
+	e.Open = l.Open
 	setLine(&e, l.Text)
 	return e
 }

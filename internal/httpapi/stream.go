@@ -22,8 +22,11 @@ func (s *Server) stream(w http.ResponseWriter) *lineStream {
 	return &lineStream{s: s, w: w}
 }
 
-// send sends one line and reports whether the client is still there.
-func (l *lineStream) send(v any) bool {
+// send sends one line at once and reports whether the client is still there.
+func (l *lineStream) send(v any) bool { return l.put(v) && l.flush() }
+
+// put adds one line to what the next flush, a full buffer or the end sends.
+func (l *lineStream) put(v any) bool {
 	if l.gone {
 		return false
 	}
@@ -33,14 +36,12 @@ func (l *lineStream) send(v any) bool {
 		return true
 	}
 	_, err = l.w.Write(append(b, '\n'))
-	if err == nil {
-		err = http.NewResponseController(l.w).Flush()
-	}
 	l.gone = err != nil
 	return !l.gone
 }
 
-// flush sends the head of the answer before there is a line.
-func (l *lineStream) flush() {
+// flush sends what was put, and the head of the answer before there is a line.
+func (l *lineStream) flush() bool {
 	l.gone = l.gone || http.NewResponseController(l.w).Flush() != nil
+	return !l.gone
 }

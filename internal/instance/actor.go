@@ -321,14 +321,32 @@ func (a *actor) hold(ctx context.Context, kind EventKind, owner string) (*hold, 
 	if err := a.send(ctx, request{ev: Event{Kind: kind}, hold: h}); err != nil {
 		return nil, nil, err
 	}
+	l, err := a.granting(ctx, h)
+	if err != nil {
+		return nil, nil, err
+	}
+	return h, l, nil
+}
+
+// firstHold makes somebody wait for the operation that the actor is born in. It is
+// called before run.
+func (a *actor) firstHold(owner string) *hold {
+	h := &hold{owner: owner, reply: make(chan answer, 1)}
+	a.waiting = append(a.waiting, h)
+	a.snap.Waiting++
+	return h
+}
+
+// granting waits until a hold is granted or refused.
+func (a *actor) granting(ctx context.Context, h *hold) (*live, error) {
 	select {
 	case got := <-h.reply:
-		return h, got.live, got.err
+		return got.live, got.err
 	case <-ctx.Done():
 	}
 	// The answer may be under way: what counts is what the actor believes.
 	a.tell(request{hold: h, gaveUp: true})
-	return nil, nil, context.Cause(ctx)
+	return nil, context.Cause(ctx)
 }
 
 func (a *actor) release(h *hold) { a.tell(request{ev: Event{Kind: Release}, hold: h}) }

@@ -11,23 +11,49 @@ import (
 // Create makes a persistent instance and begins to start it; Start waits for that.
 // The instance is remembered when Create returns.
 func (s *Set) Create(ctx context.Context, spec Spec) (View, error) {
-	if err := spec.Complete(s.world.Defaults); err != nil {
+	a, err := s.create(ctx, spec)
+	if err != nil {
 		return View{}, err
+	}
+	s.begin(a)
+	return *a.view.Load(), nil
+}
+
+// Launch makes a persistent instance and returns when its program runs. When the
+// start fails, or ctx ends before it has, the instance stays, and the View tells which
+// it is; else an error comes with an empty View. Unlike a Start after Create it never
+// runs the program of an instance whose start has ended meanwhile a second time.
+func (s *Set) Launch(ctx context.Context, spec Spec) (View, error) {
+	a, err := s.create(ctx, spec)
+	if err != nil {
+		return View{}, err
+	}
+	h := a.firstHold("start")
+	s.begin(a)
+	if _, err = a.granting(ctx, h); err == nil {
+		a.release(h)
+	}
+	return *a.view.Load(), s.refuse(a, err)
+}
+
+// create makes an instance that is about to boot. It lives from begin on.
+func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
+	if err := spec.Complete(s.world.Defaults); err != nil {
+		return nil, err
 	}
 	a, err := s.add(newRecord(spec))
 	if err != nil {
-		return View{}, err
+		return nil, err
 	}
 	if a.output, err = s.world.Logs.Open(a.id); err == nil {
 		err = s.world.Store.SaveInstance(ctx, a.record)
 	}
 	if err != nil {
 		s.remove(a)
-		return View{}, errors.Join(err, s.world.Ground.Clear(a.id))
+		return nil, errors.Join(err, s.world.Ground.Clear(a.id))
 	}
 	a.bornIn(Booting, a.boot)
-	s.begin(a)
-	return *a.view.Load(), nil
+	return a, nil
 }
 
 // Start enables an instance and returns when its program runs.
