@@ -42,6 +42,7 @@ type Link struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 	ids    atomic.Uint64 // of requests
+	limit  time.Duration // of the next attempt to open a session; only run touches it
 
 	mu       sync.Mutex
 	machine  Dialer
@@ -61,7 +62,7 @@ type Link struct {
 // from with all of their output acknowledged.
 func Open(ctx context.Context, log *slog.Logger, m Dialer, magic guestproto.Magic, hello guestproto.Hello) (*Link, error) {
 	l := &Link{
-		log: log, machine: m, magic: magic,
+		log: log, machine: m, magic: magic, limit: minOpen,
 		owned:    map[guestproto.ExecID]uint64{},
 		attached: map[guestproto.ExecID]*attachment{},
 		changed:  make(chan struct{}),
@@ -151,6 +152,8 @@ func (l *Link) run() {
 			pause = 0
 		case lived > 0: // a guest that ends session after session costs the host little
 			pause = minPause
+		case errors.Is(err, errNoEcho): // it has been waited for already
+			pause = minPause
 		default:
 			pause = max(minPause, min(2*pause, maxPause))
 		}
@@ -202,11 +205,13 @@ func (l *Link) connect(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial the guest: %w", err)
 	}
-	rest, err := open(ctx, conn, magic)
+	rest, err := open(ctx, conn, magic, l.limit)
 	if err != nil {
 		_ = conn.Close() // it is of no use
+		l.limit = min(2*l.limit, maxOpen)
 		return nil, err
 	}
+	l.limit = minOpen
 	sess := newSession(ctx, l.log, &guard{Conn: conn, rest: rest})
 	if err := l.greet(sess); err != nil {
 		sess.end(err)

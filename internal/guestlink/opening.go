@@ -11,21 +11,28 @@ import (
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 )
 
+// An attempt to open a session ends after minOpen, the next ones after twice as
+// long each, up to maxOpen. Dialing again is what helps when the guest's end is
+// fine and the VMM's is not: QEMU 7.2 forgets to let a port write again whose
+// client went away in the middle of a write (the port is throttled after the close
+// that lifts the throttle), until that client's successor goes too. And where the
+// only connection is taken by somebody else, QEMU accepts another and never says a
+// byte. A guest that boots or is paused loses nothing by it.
 const (
-	// openTimeout bounds one attempt to open a session. A VMM whose only connection
-	// is taken accepts another and never says a byte; then it helps to dial again.
-	openTimeout = 10 * time.Second
-	// maxStale bounds what is thrown away before an echo. What queues hold at a
-	// reconnect is about 1 MB.
-	maxStale = 64 << 20
+	minOpen = 300 * time.Millisecond
+	maxOpen = 10 * time.Second
 )
+
+// maxStale bounds what is thrown away before an echo. What queues hold at a
+// reconnect is about 1 MB.
+const maxStale = 64 << 20
 
 var errNoEcho = errors.New("the guest does not answer")
 
 // open opens a session on conn: it repeats the opening until the guest echoes it.
 // It returns what came behind the echo. When ctx ends it closes conn.
-func open(ctx context.Context, conn net.Conn, magic guestproto.Magic) ([]byte, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, errNoEcho)
+func open(ctx context.Context, conn net.Conn, magic guestproto.Magic, limit time.Duration) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errNoEcho)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
