@@ -168,6 +168,9 @@ type DiskForker interface {
 type Exit struct {
 	Reason ExitReason
 	Detail string // for people: a signal, the VMM's last words, the kernel's panic line
+	// Console is the end of what the guest wrote to its console, of one that
+	// panicked: a few KB of whatever it likes, for logs.
+	Console string
 }
 
 // ExitReason classifies the end of a VM.

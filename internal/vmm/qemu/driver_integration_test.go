@@ -60,7 +60,16 @@ var testGround = sync.OnceValues(func() (ground, error) {
 		return ground{}, err
 	}
 	initrd, err := kernel.EnsureInitrd(context.Background(), own, init)
-	return ground{kernel: k.Image, initrd: initrd}, err
+	if err != nil {
+		return ground{}, err
+	}
+	// The initramfs as it is, private, and the kernel as a file that all may read.
+	image, err := os.ReadFile(k.Image)
+	if err != nil {
+		return ground{}, err
+	}
+	path := filepath.Join(dir, "vmlinux")
+	return ground{kernel: path, initrd: initrd}, os.WriteFile(path, image, 0o644)
 })
 
 var scratch string
@@ -127,6 +136,7 @@ func harness(t *testing.T, g ground) vmmtest.Harness {
 	t.Helper()
 	d := openDriver(t, Options{})
 	return vmmtest.Harness{
+		Keeps:  "aegis-copy",
 		Driver: d,
 		NewSpec: func(t *testing.T) vmm.Spec {
 			t.Helper()
@@ -417,6 +427,7 @@ func TestHung(t *testing.T) {
 		t.Errorf("adopt with a context that ends: %v", err)
 	}
 	begin := time.Now()
+	d.answer = time.Second
 	if _, err := d.Adopt(t.Context(), spec.Dir); !errors.Is(err, vmm.ErrEnded) {
 		t.Errorf("adopt: %v, not ErrEnded", err)
 	}

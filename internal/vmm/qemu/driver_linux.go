@@ -26,14 +26,16 @@ type Driver struct {
 	accel   Accel // KVM or TCG
 	why     string
 	account *account
+	copies  *copies
 	tsc     int
 	log     *slog.Logger
+	answer  time.Duration // adoptTimeout, or a test's
 }
 
 // Open finds QEMU and decides how it will execute guests, which may take some
 // seconds the first time after a boot of the host.
 func Open(ctx context.Context, o Options) (*Driver, error) {
-	d := &Driver{binary: o.Binary, log: o.Log}
+	d := &Driver{binary: o.Binary, log: o.Log, copies: &copies{}, answer: adoptTimeout}
 	if d.binary == "" {
 		d.binary = program()
 	}
@@ -187,7 +189,7 @@ func (d *Driver) Adopt(ctx context.Context, dir string) (vmm.Machine, error) {
 		f.close()
 		return nil, fmt.Errorf("adopt the machine in %s: %w", dir, err)
 	}
-	if err := m.connect(ctx, adoptTimeout); err != nil {
+	if err := m.connect(ctx, d.answer); err != nil {
 		return nil, d.refuse(ctx, m, err)
 	}
 	return m, nil

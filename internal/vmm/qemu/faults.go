@@ -26,7 +26,7 @@ func errMissing(binary string, cause error) error {
 
 func errTooOld(v Version) error {
 	return fault.New(fault.Unavailable, "QEMU %v is too old: AegisVM needs %d.%d", v, oldest.Major, oldest.Minor).By(fault.Host).
-		WithHint("Debian 12, Ubuntu 24.04 and Fedora 38 have it; on older ones name another build with AEGIS_QEMU")
+		WithHint("Debian 12, Ubuntu 24.04 and Fedora 38 have it; on older ones put a newer build before it on PATH, then: aegis down")
 }
 
 func errKernel(path string, cause error) error {

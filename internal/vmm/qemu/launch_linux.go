@@ -13,8 +13,6 @@ import (
 	"runtime"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
@@ -24,6 +22,7 @@ import (
 type launch struct {
 	recipe  recipe
 	account *account
+	copies  *copies
 	files   []*os.File // by descriptor number in the VMM
 	console *os.File   // our ends of its pipes
 	words   *os.File
@@ -39,7 +38,7 @@ func (d *Driver) prepare(f *folder, spec *vmm.Spec) (*launch, error) {
 	if err := checkSpec(spec); err != nil {
 		return nil, err
 	}
-	l := &launch{account: d.account, recipe: recipe{
+	l := &launch{account: d.account, copies: d.copies, recipe: recipe{
 		Arch: runtime.GOARCH, Accel: d.accel, ID: spec.ID, Memory: spec.Memory, VCPUs: spec.VCPUs,
 		Cmdline: spec.Cmdline, TSCKHz: d.tsc,
 	}}
@@ -154,35 +153,22 @@ func checkKernel(k io.ReaderAt, arch string) error {
 	return errors.New("a kernel without a PVH entry point")
 }
 
-// openReadable opens a file that QEMU opens again through its descriptor, for
-// which the account needs the right to read it. Where it has none it gets a copy.
+// openReadable opens a file that QEMU opens again through its descriptor, or a
+// copy of it where the account has no right to read it.
 func (l *launch) openReadable(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	fi, err := f.Stat()
-	if err != nil || l.account.mayRead(fi) {
-		return f, err
+	if err == nil && l.account.mayRead(fi) {
+		return f, nil
 	}
-	defer f.Close() //nolint:errcheck // only read
-	m, err := memoryFile("file")
+	defer closeAll(f)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := io.Copy(m, f); err != nil {
-		closeAll(m)
-		return nil, err
-	}
-	return m, nil
-}
-
-func memoryFile(name string) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
-	}
-	return os.NewFile(uintptr(fd), name), nil
+	return l.copies.open(f)
 }
 
 // openMemory makes the guest's memory: a file without a name that is mapped

@@ -11,6 +11,8 @@ const (
 	maxLog = 256 << 10
 	// maxTail bounds what is kept in memory to explain an end.
 	maxTail = 16 << 10
+	// maxWords bounds what the daemon logs of the console of a guest that panicked.
+	maxWords = 4 << 10
 )
 
 // tailLog keeps the end of a stream: much of it in a file, some in memory.

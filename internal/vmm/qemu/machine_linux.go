@@ -133,6 +133,9 @@ func (m *Machine) finish(status *syscall.WaitStatus) {
 		console: m.console.Tail(), stderr: m.words.Tail(),
 	}
 	m.exit = m.ending.exit()
+	if m.exit.Reason == vmm.Panicked {
+		m.exit.Console = m.ending.console[max(0, len(m.ending.console)-maxWords):]
+	}
 	m.letGo()
 	m.folder.clear()
 	m.folder.close()
