@@ -84,10 +84,10 @@ AEGIS_HOME, ~/.aegis by default.`,
 	root.SetHelpCommand(newHelp())
 	describe(root)
 	root.AddCommand(
-		newRun(a),
+		newRun(a), newInstance(a), newExec(a), newShell(a), newLogs(a),
 		newSetup(a), newDoctor(a),
 		newUp(a), newDown(a), newStatus(a), newVersion(a),
-		newCompletion(a),
+		newConfig(a), newCompletion(a),
 	)
 	return root
 }

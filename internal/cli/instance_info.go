@@ -1,0 +1,88 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/size"
+)
+
+type instanceInfoOptions struct {
+	app  *app
+	json bool
+}
+
+func newInstanceInfo(a *app) *cobra.Command {
+	o := &instanceInfoOptions{app: a}
+	cmd := &cobra.Command{
+		Use:   "info [--json] X",
+		Short: "tell all about an instance",
+		Long: `Tell all about an instance: its state and, where it is stopped, why; what it is made of and
+what it takes of this host now; what holds it awake; and how well it is isolated.`,
+		Example: `  aegis instance info web
+  aegis instance info web --json | jq .memory_used`,
+		Args:              oneRef,
+		ValidArgsFunction: a.completeRef,
+		RunE:              func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
+	}
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	return cmd
+}
+
+func (o *instanceInfoOptions) run(ctx context.Context, ref string) error {
+	info, err := o.app.client().Info(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return o.app.printJSON(info)
+	}
+	return o.app.print("%s", infoText(info, time.Now()))
+}
+
+func infoText(i api.InstanceInfo, now time.Time) string {
+	when := func(t *time.Time) string {
+		if t == nil {
+			return ""
+		}
+		return fmt.Sprintf("%s, %s ago", t.Local().Format(time.DateTime), spanText(now.Sub(*t)))
+	}
+	lines := [][2]string{
+		{"id", i.ID},
+		{"handle", i.Handle},
+		{"state", stateOf(i.Instance)},
+		{"why", i.Why},
+		{"command", commandText(i.Command)},
+		{"image", i.ImageRef},
+		{"created", when(&i.CreatedAt)},
+		{"active", when(i.LastActiveAt)},
+		{"stopped", when(i.StoppedAt)},
+		{"pause after", pauseText(i.PauseAfter)},
+		{"memory", fmt.Sprintf("%v, %v in use", size.Bytes(i.MemoryMB)*size.MiB, roundMB(i.MemoryUsed))},
+		{"cpus", fmt.Sprint(i.VCPUs)},
+		{"disk", fmt.Sprintf("%v, %v in use", size.Bytes(i.DiskMB)*size.MiB, roundMB(i.DiskUsed))},
+		{"isolation", i.Isolation + ", " + i.Driver},
+	}
+	for _, e := range i.Endpoints {
+		lines = append(lines, [2]string{"port", fmt.Sprintf("%d/%s at 127.0.0.1:%d", e.GuestPort, e.Protocol, e.PublicPort)})
+	}
+	for _, h := range i.Holds {
+		lines = append(lines, [2]string{"awake for", h.Owner + ", since " + spanText(now.Sub(h.Since))})
+	}
+	return facts(lines)
+}
+
+func pauseText(seconds int64) string {
+	if seconds == 0 {
+		return "never"
+	}
+	return strings.TrimSuffix((time.Duration(seconds)*time.Second).String(), "m0s") + map[bool]string{true: "m"}[seconds%60 == 0]
+}
+
+// roundMB drops what nobody reads.
+func roundMB(n int64) size.Bytes { return (size.Bytes(n) + size.MiB/2) / size.MiB * size.MiB }

@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/fault"
+)
+
+type instanceStartOptions struct {
+	app *app
+
+	spec       specFlags
+	pauseAfter spanFlag
+	json       bool
+	given      []string // options that say what a new instance is
+}
+
+func newInstanceStart(a *app) *cobra.Command {
+	o := &instanceStartOptions{app: a, spec: specFlags{env: envFlags{lookup: a.lookup}}}
+	cmd := &cobra.Command{
+		Use:   "start [OPTIONS] -- COMMAND [ARG...]\n  aegis instance start --name X",
+		Short: "start an instance",
+		Long: `Make an instance that runs a command, and return when the command runs. What it writes is in
+"aegis logs". The daemon is started if it does not run.
+
+When the command ends, the instance is stopped; it runs the command again when it is needed. While
+nothing needs it, it is paused. A name is made of letters, digits, '.', '_' and '-'; without --name
+the id is the name.
+
+With --name and no command, the instance of that name is started again and enabled. A command given
+for one that exists must be its own; its options stay as they were.
+
+When the start fails, the instance stays, stopped: "aegis instance info" tells why, "aegis instance
+delete" removes it. The exit status is 126 if the command cannot be executed, 127 if it was not
+found, otherwise 1.`,
+		Example: `  aegis instance start --name web -- python3 -m http.server
+  aegis instance start --env PORT=80 --memory 1G --pause-after 5m -- ./serve
+  aegis instance start --name web      # again, after it was stopped or disabled`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 && o.spec.name != "" {
+				return nil
+			}
+			return commandBehindDash(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cmd.Flags().Visit(func(f *pflag.Flag) {
+				if f.Name != "name" && f.Name != "json" {
+					o.given = append(o.given, dashed(f))
+				}
+			})
+			return o.run(cmd.Context(), args)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	o.spec.add(f)
+	f.Var(&o.pauseAfter, "pause-after", "pause the VM when nothing has held it awake for `DURATION` such as 30s or 5m; 0 is never (default 1m)")
+	f.BoolVar(&o.json, "json", false, "print JSON")
+	return cmd
+}
+
+func (o *instanceStartOptions) run(ctx context.Context, command []string) error {
+	if _, err := o.app.launch(ctx, func() { o.app.say("starting aegisd") }); err != nil {
+		return err
+	}
+	if o.spec.name != "" {
+		if err := o.checkStored(ctx, command); err != nil {
+			return err
+		}
+	}
+	created, again, err := o.app.client().Launch(ctx, api.CreateRequest{
+		Command: command, Env: o.spec.env.merged(), Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
+		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
+		PauseAfterS: o.pauseAfter.wholeSeconds(),
+	})
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return o.app.printJSON(created)
+	}
+	verb := "started"
+	if again {
+		verb = "restarted"
+	}
+	return o.app.print("Instance %s: %s\nHandle: %s\n", verb, created.ID, created.Handle)
+}
+
+// checkStored compares what was asked for with the instance of that name, if there is
+// one: it is started as it is, and nobody shall believe otherwise.
+func (o *instanceStartOptions) checkStored(ctx context.Context, command []string) error {
+	name := o.spec.name
+	stored, err := o.app.client().Info(ctx, name)
+	switch {
+	case fault.KindOf(err) == fault.NotFound && len(command) > 0:
+		return nil
+	case fault.KindOf(err) == fault.NotFound:
+		return fault.Wrap(fault.NotFound, err, "").
+			WithHint("see: aegis instance list; or make it: aegis instance start --name %s -- COMMAND", name)
+	case err != nil:
+		return err
+	case stored.State != api.StateStopped:
+		return nil // refused by the daemon
+	case len(command) > 0 && !slices.Equal(command, stored.Command):
+		return fault.New(fault.Conflict, "%s exists, with another command: %s", name, commandText(stored.Command)).
+			WithHint("start it as it is: aegis instance start --name %s; or remove it: aegis instance delete %s", name, name)
+	case len(o.given) > 0:
+		o.app.say("%s exists, and starts as it was made: %s is not applied", name, strings.Join(o.given, ", "))
+	}
+	return nil
+}
