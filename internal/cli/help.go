@@ -44,7 +44,8 @@ func helpText(cmd *cobra.Command) string {
 	section("Options", flagList(cmd))
 	section("Examples", cmd.Example)
 	if cmd.HasAvailableSubCommands() {
-		section("", "`"+cmd.CommandPath()+" help COMMAND` tells all about a command.")
+		root, group, _ := strings.Cut(cmd.CommandPath()+" ", " ")
+		section("", "`"+root+" help "+group+"COMMAND` tells all about a command.")
 	}
 	return b.String()
 }

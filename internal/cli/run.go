@@ -13,19 +13,13 @@ import (
 type runOptions struct {
 	app *app
 
-	name        string
-	env         envFlags
-	workdir     string
-	user        string
-	memory      sizeFlag
-	cpus        countFlag
-	disk        sizeFlag
+	spec        specFlags
 	interactive bool
 	tty         bool
 }
 
 func newRun(a *app) *cobra.Command {
-	o := &runOptions{app: a, env: envFlags{lookup: a.lookup}}
+	o := &runOptions{app: a, spec: specFlags{env: envFlags{lookup: a.lookup}}}
 	cmd := &cobra.Command{
 		Use:   "run [OPTIONS] -- COMMAND [ARG...]",
 		Short: "run a command in a VM of its own",
@@ -52,14 +46,7 @@ command line is wrong.`,
 	f.SortFlags = false
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "forward stdin to the command")
 	f.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
-	f.StringVar(&o.name, "name", "", "`NAME` of the instance, also its hostname")
-	f.Var(envFlag{&o.env}, "env", "set `KEY=VALUE` in the command's environment; KEY alone takes the value from here (repeat)")
-	f.Var(envFileFlag{&o.env}, "env-file", "set the lines KEY=VALUE or KEY of `FILE` (repeat)")
-	f.StringVar(&o.workdir, "workdir", "", "`DIR` in the VM in which the command starts")
-	f.StringVar(&o.user, "user", "", "`USER[:GROUP]` in the VM, by name or number, that the command runs as")
-	f.Var(&o.memory, "memory", "memory of the VM: `SIZE` such as 512M or 2G (default 512M)")
-	f.Var(&o.cpus, "cpus", "`NUMBER` of virtual CPUs (default 1)")
-	f.Var(&o.disk, "disk", "`SIZE` of the disk, which takes only what is written (default 8G)")
+	o.spec.add(f)
 	return cmd
 }
 
@@ -69,8 +56,8 @@ func (o *runOptions) run(ctx context.Context, command []string) error {
 		return err
 	}
 	req := api.RunRequest{
-		Command: command, Env: o.env.merged(), Handle: o.name, Workdir: o.workdir, User: o.user,
-		MemoryMB: o.memory.mb, VCPUs: int(o.cpus), DiskMB: o.disk.mb,
+		Command: command, Env: o.spec.env.merged(), Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
+		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
 		Stdin: s.stdin, TTY: s.size(),
 	}
 	if o.tty {
