@@ -2,7 +2,7 @@ package guestlink
 
 import (
 	"encoding/binary"
-	"fmt"
+	"errors"
 	"net"
 )
 
@@ -64,9 +64,9 @@ func (g *guard) check(b []byte) error {
 		kind, flags := g.hdr[1], binary.BigEndian.Uint16(g.hdr[2:])
 		switch {
 		case flags&flagSYN != 0 && kind == typePing:
-			return fmt.Errorf("the guest sent a ping")
+			return errors.New("the guest sent a ping")
 		case flags&flagSYN != 0:
-			return fmt.Errorf("the guest opened a stream")
+			return errors.New("the guest opened a stream")
 		case kind == typeData:
 			g.body = binary.BigEndian.Uint32(g.hdr[8:])
 		}

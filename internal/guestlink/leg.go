@@ -48,8 +48,7 @@ func (a *attachment) connect(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		l := &leg{sess: sess, stream: stream, reader: frame.NewReader(stream), gone: make(chan struct{})}
-		l.stop = context.AfterFunc(a.ctx, func() { _ = stream.SetReadDeadline(past) })
+		l := a.newLeg(sess, stream)
 		if err := a.resume(l, reply); err != nil {
 			l.drop()
 			return err
@@ -60,6 +59,13 @@ func (a *attachment) connect(ctx context.Context) error {
 		}
 		a.leg = l
 		return nil
+	}
+}
+
+func (a *attachment) newLeg(sess *session, stream *yamux.Stream) *leg {
+	return &leg{
+		sess: sess, stream: stream, reader: frame.NewReader(stream), gone: make(chan struct{}),
+		stop: context.AfterFunc(a.ctx, func() { _ = stream.SetReadDeadline(past) }),
 	}
 }
 

@@ -129,7 +129,7 @@ func drain(a instance.Attachment, stdout, stderr io.Writer) (int32, error) {
 		case err != nil:
 			return status, err
 		}
-		switch f.Type {
+		switch f.Type { //nolint:exhaustive // the others are an error
 		case frame.Stdout:
 			_, err = stdout.Write(f.Payload)
 		case frame.Stderr:
@@ -417,7 +417,7 @@ func TestOwnership(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.Close()
+	t.Cleanup(func() { _ = a.Close() })
 	if _, err := l.Attach(t.Context(), "kept", 9); fault.KindOf(err) != fault.Conflict {
 		t.Errorf("a second client: %v", err)
 	}
@@ -558,13 +558,13 @@ func TestDial(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
+	t.Cleanup(func() { _ = ln.Close() })
 	go func() {
 		c, err := ln.Accept()
 		if err != nil {
 			return
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		b, _ := io.ReadAll(c) // until the half-close
 		_, _ = c.Write(append([]byte("got "), b...))
 	}()
@@ -572,7 +572,7 @@ func TestDial(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	if _, err := c.Write([]byte("hi")); err != nil {
 		t.Fatal(err)
 	}

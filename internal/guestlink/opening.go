@@ -81,8 +81,8 @@ func discardUntil(conn net.Conn, mark []byte) ([]byte, error) {
 		n, err := conn.Read(buf[kept:])
 		total += n
 		have := buf[:kept+n]
-		if i := bytes.Index(have, mark); i >= 0 {
-			return bytes.Clone(have[i+len(mark):]), nil
+		if _, rest, ok := bytes.Cut(have, mark); ok {
+			return bytes.Clone(rest), nil
 		}
 		if err != nil {
 			return nil, fmt.Errorf("open a session: %w", err)

@@ -213,7 +213,7 @@ func (s *session) event(m guestproto.Message) {
 	if m.Type != guestproto.TypeOOM || m.Decode(&oom) != nil {
 		return // of a later version, or nonsense
 	}
-	s.log.Warn("guest out of memory", slog.String("process", clean(oom.Name)), slog.String("exec", clean(string(oom.Exec)))) //nolint:sloglint // belongs to no call
+	s.log.Warn("guest out of memory", slog.String("process", clean(oom.Name)), slog.String("exec", clean(string(oom.Exec))))
 }
 
 // write is the only writer of the control stream.

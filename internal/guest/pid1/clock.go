@@ -36,6 +36,7 @@ func reseed(entropy []byte) error {
 	info := binary.NativeEndian.AppendUint32(nil, uint32(8*len(entropy))) //nolint:gosec // 32 bytes
 	info = binary.NativeEndian.AppendUint32(info, uint32(len(entropy)))   //nolint:gosec // 32 bytes
 	info = append(info, entropy...)
+	//nolint:gosec // the ioctl takes a pointer
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndAddEntropy, uintptr(unsafe.Pointer(&info[0]))); errno != 0 {
 		return fmt.Errorf("add entropy: %w", errno)
 	}

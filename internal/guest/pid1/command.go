@@ -93,11 +93,11 @@ func checkWorkdir(dir string) error {
 	fi, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &guestproto.Error{Code: guestproto.CodeInvalid, Msg: fmt.Sprintf("no folder %s in the VM to work in", dir)}
+		return &guestproto.Error{Code: guestproto.CodeInvalid, Msg: "no folder " + dir + " in the VM to work in"}
 	case err != nil:
 		return &guestproto.Error{Code: guestproto.CodeInvalid, Msg: fmt.Sprintf("folder %s in the VM: %v", dir, errors.Unwrap(err))}
 	case !fi.IsDir():
-		return &guestproto.Error{Code: guestproto.CodeInvalid, Msg: fmt.Sprintf("%s in the VM is not a folder", dir)}
+		return &guestproto.Error{Code: guestproto.CodeInvalid, Msg: dir + " in the VM is not a folder"}
 	}
 	return nil
 }

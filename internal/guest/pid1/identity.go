@@ -90,10 +90,7 @@ func (m *machine) Identify(id guestproto.Identity) error {
 	if len(servers) == 0 {
 		servers = []string{gateway}
 	}
-	resolv := ""
-	for _, s := range servers {
-		resolv += "nameserver " + s + "\n"
-	}
+	resolv := "nameserver " + strings.Join(servers, "\nnameserver ") + "\n"
 	if err := replaceFile("/etc/resolv.conf", resolv); err != nil {
 		return err
 	}

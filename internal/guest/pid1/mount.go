@@ -36,7 +36,7 @@ func mountEarly() error {
 		{"sysfs", "/sys", "sysfs", noexec, ""},
 		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
 	} {
-		if err := os.MkdirAll(m.target, 0o755); err != nil {
+		if err := mountPoint(m.target); err != nil {
 			return err
 		}
 		if err := m.do(); err != nil {

@@ -114,6 +114,7 @@ func addDefaultRoute(fd int) error {
 		dst: inet("0.0.0.0"), genmask: inet("0.0.0.0"), gateway: inet(gateway),
 		flags: unix.RTF_UP | unix.RTF_GATEWAY,
 	}
+	//nolint:gosec // the ioctl takes a pointer
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCADDRT, uintptr(unsafe.Pointer(&route))); errno != 0 && errno != unix.EEXIST {
 		return fmt.Errorf("add the default route: %w", errno)
 	}

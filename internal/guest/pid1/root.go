@@ -99,6 +99,7 @@ func grow(dev string) error {
 		return err
 	}
 	defer dir.Close() //nolint:errcheck // read only
+	//nolint:gosec // the ioctl takes a pointer
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, dir.Fd(), resizeFS, uintptr(unsafe.Pointer(&want))); errno != 0 {
 		return fmt.Errorf("from %d to %d blocks: %w", blocks, want, errno)
 	}

@@ -127,5 +127,5 @@ func scan(path string, fields int, take func([]string) bool) bool {
 
 func parseID(s string) (uint32, bool) {
 	n, err := strconv.ParseUint(s, 10, 32)
-	return uint32(n), err == nil && n < math.MaxUint32 //nolint:gosec // 32 bits
+	return uint32(n), err == nil && n < math.MaxUint32
 }
