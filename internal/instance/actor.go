@@ -46,6 +46,7 @@ type actor struct {
 	unlist  func()       // gives the handle back
 	publish func(Change) // tells those who watch
 	mailbox chan request
+	born    chan struct{} // closed when the first operation has ended
 	left    chan struct{} // closed when the machine is let go
 	ended   chan struct{} // closed when run has returned
 	view    atomic.Pointer[View]
@@ -81,6 +82,7 @@ func newActor(r Record, w *World) *actor {
 		unlist:  func() {},
 		publish: func(Change) {},
 		mailbox: make(chan request),
+		born:    make(chan struct{}),
 		left:    make(chan struct{}),
 		ended:   make(chan struct{}),
 		done:    make(chan result, 1),
@@ -107,6 +109,8 @@ func (a *actor) run() {
 	defer a.ops.Wait()
 	if a.first != nil {
 		a.begin(a.first)
+	} else {
+		close(a.born)
 	}
 	for a.snap.State != Deleted {
 		select {
@@ -120,6 +124,11 @@ func (a *actor) run() {
 			a.step(Event{Kind: Idle})
 		case r := <-a.done:
 			a.finish(r)
+			if a.first != nil {
+				a.first = nil
+				a.refresh()
+				close(a.born)
+			}
 		case <-a.gone():
 			a.lost()
 			a.step(Event{Kind: Died})

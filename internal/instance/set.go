@@ -224,7 +224,23 @@ func (s *Set) Recover(ctx context.Context) error {
 			errs = append(errs, s.clearAway(ctx, id))
 		}
 	}
+	s.awaitAdopted(ctx)
 	return errors.Join(errs...)
+}
+
+// awaitAdopted waits until machines that run are taken over, so that nobody is told
+// that they are starting. A guest that is slow to answer keeps nobody waiting for
+// long.
+func (s *Set) awaitAdopted(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, s.world.Limits.Adopt)
+	defer cancel()
+	for _, a := range s.all() {
+		select {
+		case <-a.born:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // adopt makes an instance known again, with its machine if that still runs.

@@ -34,11 +34,13 @@ type Limits struct {
 	PowerOff time.Duration
 	// Thaw protects a resume from a guest that does not take its clock.
 	Thaw time.Duration
+	// Adopt protects a daemon that starts from guests that do not answer it.
+	Adopt time.Duration
 	// Kill protects the daemon from a VMM that cannot even be killed.
 	Kill time.Duration
 }
 
 // DefaultLimits are the limits of a daemon.
 func DefaultLimits() Limits {
-	return Limits{Boot: 90 * time.Second, Grace: 10 * time.Second, PowerOff: 5 * time.Second, Thaw: 10 * time.Second, Kill: 20 * time.Second}
+	return Limits{Boot: 90 * time.Second, Grace: 10 * time.Second, PowerOff: 5 * time.Second, Thaw: 10 * time.Second, Adopt: 5 * time.Second, Kill: 20 * time.Second}
 }
