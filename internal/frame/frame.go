@@ -11,7 +11,7 @@ import (
 type Type uint8
 
 // The frame types. Stdin, Resize, Signal and EOF travel towards the process,
-// Stdout, Stderr and Exit away from it, Ack both ways.
+// Stdout, Stderr, Notice and Exit away from it, Ack both ways.
 const (
 	Stdin  Type = 0 // bytes for standard input
 	Stdout Type = 1 // bytes of standard output, or of the terminal
@@ -22,6 +22,7 @@ const (
 	EOF    Type = 6 // end of standard input; empty
 	Ack    Type = 7 // u64: offset up to which the receiver has kept the stream; host <-> guest only
 	Error  Type = 8 // JSON of an api.Error: the stream ends without an exit status
+	Notice Type = 9 // a word to the user beside the output, JSON: of an api.Error to clients, of a guestproto.OOM from guests
 )
 
 const (
@@ -42,9 +43,13 @@ type Frame struct {
 
 // Append appends the encoding of a frame to dst.
 func Append(dst []byte, t Type, payload []byte) []byte {
+	return append(AppendHeader(dst, t, len(payload)), payload...)
+}
+
+// AppendHeader appends the header of a frame whose payload has n bytes.
+func AppendHeader(dst []byte, t Type, n int) []byte {
 	dst = append(dst, byte(t))
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(payload))) //nolint:gosec // payloads are bounded by MaxPayload
-	return append(dst, payload...)
+	return binary.BigEndian.AppendUint32(dst, uint32(n)) //nolint:gosec // payloads are bounded by MaxPayload
 }
 
 // Write writes one frame with a single call of w.Write.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -208,7 +209,7 @@ func TestEchoAcrossReads(t *testing.T) {
 			_ = guest.Close()
 		}()
 		rest, err := discardUntil(host, mark)
-		if err != nil || !bytes.HasPrefix([]byte("rest"), rest) {
+		if err != nil || !strings.HasPrefix("rest", string(rest)) {
 			t.Errorf("steps of %d: %q, %v", step, rest, err)
 		}
 		_ = host.Close()

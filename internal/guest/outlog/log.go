@@ -75,7 +75,7 @@ func (l *Log) Append(t frame.Type, payload []byte) error {
 	defer func() { l.token <- struct{}{} }()
 	for len(payload) > 0 {
 		n := min(len(payload), MaxChunk)
-		if err := l.add(frame.Append(nil, t, payload[:n])); err != nil {
+		if err := l.add(t, payload[:n]); err != nil {
 			return err
 		}
 		payload = payload[n:]
@@ -97,7 +97,8 @@ func (l *Log) Exit(status int32) {
 }
 
 // add stores one record. The caller holds the token.
-func (l *Log) add(b []byte) error {
+func (l *Log) add(t frame.Type, payload []byte) error {
+	size := frame.HeaderSize + len(payload)
 	for {
 		l.mu.Lock()
 		changed := l.changed
@@ -105,14 +106,14 @@ func (l *Log) add(b []byte) error {
 		case l.closed:
 			l.mu.Unlock()
 			return ErrClosed
-		case l.split == l.end && int(l.end-l.base)+len(b) <= l.conf.Memory: //nolint:gosec // at most MaxMemory
-			l.remember(b)
+		case l.split == l.end && int(l.end-l.base)+size <= l.conf.Memory: //nolint:gosec // at most MaxMemory
+			l.remember(t, payload)
 			l.mu.Unlock()
 			return nil
-		case l.fileErr == nil && int64(l.end-max(l.base, l.split))+int64(len(b)) <= l.conf.Ring: //nolint:gosec // at most Ring
+		case l.fileErr == nil && int64(l.end-max(l.base, l.split))+int64(size) <= l.conf.Ring: //nolint:gosec // at most Ring
 			file, at := l.file, l.end
 			l.mu.Unlock()
-			if l.spill(file, at, b) {
+			if l.spill(file, at, frame.Append(make([]byte, 0, size), t, payload)) {
 				return nil
 			}
 		default:
@@ -122,17 +123,23 @@ func (l *Log) add(b []byte) error {
 	}
 }
 
-// remember stores b in memory. The caller holds mu and has seen that it fits.
-func (l *Log) remember(b []byte) {
+// remember stores a record in memory. The caller holds mu and has seen that it
+// fits.
+func (l *Log) remember(t frame.Type, payload []byte) {
 	if l.mem == nil {
 		l.mem = make([]byte, l.conf.Memory)
 	}
+	l.put(frame.AppendHeader(make([]byte, 0, frame.HeaderSize), t, len(payload)))
+	l.put(payload)
+	l.split = l.end
+	l.wake()
+}
+
+func (l *Log) put(b []byte) {
 	i := int(l.end % uint64(len(l.mem))) //nolint:gosec // below MaxMemory
 	n := copy(l.mem[i:], b)
 	copy(l.mem, b[n:])
 	l.end += uint64(len(b))
-	l.split = l.end
-	l.wake()
 }
 
 // spill stores b in the file and reports whether that worked.

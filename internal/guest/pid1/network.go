@@ -106,6 +106,9 @@ type rtentry struct {
 	_       [6]byte
 }
 
+// rtentrySize is checked by a test: the kernel reads that much.
+const rtentrySize = unsafe.Sizeof(rtentry{})
+
 func addDefaultRoute(fd int) error {
 	inet := func(addr string) unix.RawSockaddrInet4 {
 		return unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: netip.MustParseAddr(addr).As4()}

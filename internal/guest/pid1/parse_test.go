@@ -1,0 +1,119 @@
+//go:build linux
+
+package pid1
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/xfeldman/aegisvm/internal/frame"
+	"github.com/xfeldman/aegisvm/internal/guestproto"
+)
+
+func TestParseOOM(t *testing.T) {
+	const record = "6,1234,567,-;oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom," +
+		"task_memcg=/aegis/exec-1.2/sub,task=python3,pid=7,uid=0\n SUBSYSTEM=x\n"
+	got, ok := parseOOM(record)
+	if want := (guestproto.OOM{Exec: "exec-1", Name: "python3"}); !ok || got != want {
+		t.Errorf("parseOOM = %+v, %v; want %+v", got, ok, want)
+	}
+	for _, other := range []string{"", "6,1,2,-;python3 invoked oom-killer: gfp_mask=0x1", "oom-kill:", "oom-kill:task_memcg=/aegis/x"} {
+		if got, ok := parseOOM(other); ok {
+			t.Errorf("parseOOM(%q) = %+v", other, got)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("oom-kill:task_memcg=/aegis/x,task=a")
+	f.Add("1 (a) b) S 0")
+	f.Fuzz(func(_ *testing.T, s string) {
+		parseOOM(s)
+		parseStat(s)
+		meminfo(s, "MemAvailable")
+	})
+}
+
+func TestParseStat(t *testing.T) {
+	for line, want := range map[string]string{
+		"7 (dd) D 1 7":         "dd D",
+		"7 (a) b (c) S 1":      "a) b (c S",
+		"7 (dd)":               "",
+		"":                     "",
+		"7 )( D":               "",
+		"9 (x y) R 1 2 3 4 5 ": "x y R",
+	} {
+		name, state, ok := parseStat(line)
+		got := ""
+		if ok {
+			got = name + " " + string(state)
+		}
+		if got != want {
+			t.Errorf("parseStat(%q) = %q, want %q", line, got, want)
+		}
+	}
+}
+
+func TestMeminfo(t *testing.T) {
+	const text = "MemTotal:         481428 kB\nMemFree:   1 kB\nMemAvailable:     421000 kB\n"
+	if got := meminfo(text, "MemAvailable"); got != 421000<<10 {
+		t.Errorf("MemAvailable = %d", got)
+	}
+	if got := meminfo(text, "Swap"); got != 0 {
+		t.Errorf("a line that is not there = %d", got)
+	}
+}
+
+func TestLookPath(t *testing.T) {
+	dir := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"a/tool": 0o755, "b/tool": 0o755, "a/text": 0o644, "b/text2": 0o644} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := []string{"PATH=/no/such:" + dir + "/a:" + dir + "/b"}
+	for _, c := range []struct {
+		name, want string
+		code       guestproto.Code
+	}{
+		{"tool", "/a/tool", ""},
+		{"text", "", guestproto.CodeNotExecutable},
+		{"none", "", guestproto.CodeNoCommand},
+		{"./a/tool", "/a/tool", ""},
+		{"b/text2", "", guestproto.CodeNotExecutable},
+		{dir + "/b/tool", "/b/tool", ""},
+		{dir + "/b", "", guestproto.CodeNotExecutable},
+		{dir + "/c", "", guestproto.CodeNoCommand},
+		{dir + "/b/tool/x", "", guestproto.CodeNoCommand},
+	} {
+		got, err := lookPath(c.name, dir, env)
+		if c.code == "" && (err != nil || got != dir+c.want) {
+			t.Errorf("lookPath(%q) = %q, %v", c.name, got, err)
+		}
+		if e, ok := errors.AsType[*guestproto.Error](err); c.code != "" && (!ok || e.Code != c.code) {
+			t.Errorf("lookPath(%q) = %v, want %s", c.name, err, c.code)
+		}
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	a := account{name: "me", home: "/home/me"}
+	got := environment(guestproto.Spawn{Env: []string{"HOME=/x", "A=1"}, TTY: &frame.Winsize{}}, a)
+	want := []string{"HOME=/x", "A=1", "PATH=" + defaultPath, "USER=me", "LOGNAME=me", "TERM=xterm"}
+	if !slices.Equal(got, want) {
+		t.Errorf("environment = %q, want %q", got, want)
+	}
+	if v, ok := getenv([]string{"A=1", "A=2"}, "A"); !ok || v != "2" {
+		t.Errorf("the last of two = %q, %v", v, ok)
+	}
+}
+
+func TestRtentryLayout(t *testing.T) {
+	if size := rtentrySize; size != 120 {
+		t.Errorf("struct rtentry has %d bytes, the kernel's 120", size)
+	}
+}
