@@ -26,6 +26,7 @@
 //     taken. At most StdinWindow bytes may be on their way, so that input which a
 //     process does not read never holds up the frames behind it.
 //   - dial: raw bytes of a connection to an address inside the guest.
+//   - copy: a tar stream out of or into the guest's files, in frames. See StreamCopy.
 //
 // # Output logs
 //

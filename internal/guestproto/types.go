@@ -38,6 +38,7 @@ type StreamHeader struct {
 	Exec   ExecID     `json:"exec,omitempty"`   // attach
 	Offset uint64     `json:"offset,omitempty"` // attach: where in the output log to start
 	Addr   string     `json:"addr,omitempty"`   // dial: host:port inside the guest
+	Copy   *Copy      `json:"copy,omitempty"`   // copy
 }
 
 // StreamReply answers a StreamHeader; the Message carries the error, if any.

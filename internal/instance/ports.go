@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/frame"
@@ -54,6 +55,13 @@ type Guest interface {
 	// Thaw sets the guest's clock and reseeds its random numbers, then lets frozen
 	// processes run.
 	Thaw(ctx context.Context) error
+
+	// CopyOut writes the file or tree at req.Path to w, as a tar stream; CopyIn
+	// unpacks one from r at req.Path, and closes r when it takes no more of it. Both
+	// return when all is done, with notes on what was left out. A copy is not resumed
+	// after a reconnect.
+	CopyOut(ctx context.Context, req guestproto.Copy, w io.Writer) (notes []string, err error)
+	CopyIn(ctx context.Context, req guestproto.Copy, r io.ReadCloser) (notes []string, err error)
 
 	// PowerOff asks for an orderly end; the machine's Wait tells when it came.
 	PowerOff(ctx context.Context, grace time.Duration) error

@@ -294,3 +294,21 @@ func (p *stubProgram) Offset() uint64 { return 0 }
 
 func (p *stubProgram) Send(frame.Frame) error { return nil }
 func (p *stubProgram) Close() error           { return nil }
+
+func (g *stubGuest) CopyOut(context.Context, guestproto.Copy, io.Writer) ([]string, error) {
+	return g.copy()
+}
+
+func (g *stubGuest) CopyIn(context.Context, guestproto.Copy, io.ReadCloser) ([]string, error) {
+	return g.copy()
+}
+
+// copy lasts as long as a program runs, or until the machine ends.
+func (g *stubGuest) copy() ([]string, error) {
+	select {
+	case <-g.shut:
+		return nil, net.ErrClosed
+	case <-time.After(g.w.runs):
+	}
+	return []string{"note"}, nil
+}

@@ -18,6 +18,7 @@ type Options struct {
 	Programs map[string]Program // beside the built-in ones
 	Rootfs   error              // the root file system cannot be mounted, because of this
 	PowerOff func()             // the machine is to end; called at most once
+	Files    string             // the folder that copies see as the root; "" allows none
 	Record   *Record            // filled with what the host asked for, if not nil
 }
 
@@ -66,6 +67,7 @@ func Serve(ctx context.Context, dev Device, opts Options) error {
 		System:    &system{opts: opts},
 		Harness:   "guesttest",
 		BootNonce: guestproto.NewMagic().String(),
+		Files:     opts.Files,
 	})
 	stop := context.AfterFunc(ctx, func() { _ = dev.Close() })
 	defer stop()

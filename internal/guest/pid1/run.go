@@ -59,6 +59,7 @@ func Run() error {
 		System:    m,
 		Harness:   buildinfo.Version(),
 		BootNonce: bootNonce(),
+		Files:     "/",
 	})
 	go watchOOM(s.OOM) // for life
 	return s.Run()

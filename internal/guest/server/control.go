@@ -12,9 +12,6 @@ import (
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 )
 
-// Abilities are the optional parts of the protocol that this guest has, sorted.
-var abilities = []string{"dial"}
-
 // control serves the control stream: Hello first, then requests, and events.
 func (s *session) control(ctx context.Context, stream *yamux.Stream) {
 	first := false
@@ -81,7 +78,7 @@ func (s *session) hello(ctx context.Context, m guestproto.Message) (guestproto.W
 	return guestproto.Welcome{
 		Version:   version,
 		Harness:   s.conf.Harness,
-		Abilities: abilities,
+		Abilities: s.abilities(),
 		BootNonce: s.conf.BootNonce,
 		Execs:     execs,
 	}, nil

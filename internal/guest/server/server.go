@@ -39,6 +39,7 @@ type Config struct {
 	System    System
 	Harness   string // build version
 	BootNonce string
+	Files     string // the folder that hosts see as the root in copies; "" allows none
 }
 
 // Server answers one host.
@@ -161,6 +162,8 @@ func (s *session) serve(ctx context.Context, stream *yamux.Stream) {
 		s.attach(ctx, stream, header)
 	case guestproto.StreamDial:
 		s.dial(ctx, stream, header.Addr)
+	case guestproto.StreamCopy:
+		s.copy(ctx, stream, header.Copy)
 	case guestproto.StreamControl:
 	default:
 		_ = refuse(stream, guestproto.CodeUnsupported, fmt.Sprintf("stream of kind %q", header.Kind))

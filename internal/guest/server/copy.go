@@ -1,0 +1,38 @@
+package server
+
+import (
+	"context"
+
+	"github.com/hashicorp/yamux"
+
+	"github.com/xfeldman/aegisvm/internal/guest/files"
+	"github.com/xfeldman/aegisvm/internal/guestproto"
+)
+
+// abilities returns the optional parts of the protocol that this guest has, sorted.
+func (s *Server) abilities() []string {
+	if s.conf.Files == "" {
+		return []string{"dial"}
+	}
+	return []string{guestproto.AbilityCopy, "dial"}
+}
+
+// copy reads or writes files for the host.
+func (s *session) copy(ctx context.Context, stream *yamux.Stream, req *guestproto.Copy) {
+	if s.conf.Files == "" || req == nil {
+		_ = refuse(stream, guestproto.CodeUnsupported, "a copy")
+		return
+	}
+	c, err := files.Open(s.conf.Files, *req)
+	if err != nil {
+		_ = refuseErr(stream, err)
+		return
+	}
+	defer c.Close() //nolint:errcheck // folders that were read
+	if accept(stream, guestproto.StreamReply{}) != nil {
+		return
+	}
+	stop := context.AfterFunc(ctx, func() { _ = stream.SetDeadline(past) })
+	defer stop()
+	c.Run(stream)
+}

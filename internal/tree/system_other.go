@@ -1,0 +1,17 @@
+//go:build !linux
+
+package tree
+
+import (
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+)
+
+const nonblock = syscall.O_NONBLOCK
+
+func isPseudo(*os.Root, string, fs.FileInfo) bool { return false }
+
+// setLinkTime does nothing: there is no way to name a symlink by its folder.
+func setLinkTime(*os.Root, string, time.Time) {}
