@@ -23,6 +23,9 @@ type Error = fault.Error
 // ErrNotRunning is wrapped by the errors of calls that found no daemon.
 var ErrNotRunning = errors.New("aegisd is not running")
 
+// ErrEnded is wrapped by the errors of calls whose daemon ended before it answered.
+var ErrEnded = errors.New("aegisd ended before it answered")
+
 // Client talks to one daemon. Its methods may be called together.
 type Client struct {
 	socket string
@@ -120,7 +123,7 @@ func explain(ctx context.Context, err error) error {
 		return f // without net/http's words for it
 	}
 	if isLost(err) {
-		return fault.Wrap(fault.Unavailable, err, "aegisd ended before it answered").
+		return fault.Wrap(fault.Unavailable, fmt.Errorf("%w: %w", ErrEnded, err), "").
 			By(fault.Host).WithHint("its log tells why: aegis status, then data/aegisd.log in AEGIS_HOME")
 	}
 	return err

@@ -40,7 +40,11 @@ const logTail = 10
 // starts the daemon and the others wait for it.
 func (a *app) launch(ctx context.Context, starting func()) (api.Status, error) {
 	s, err := a.status(ctx)
-	if !errors.Is(err, client.ErrNotRunning) {
+	if errors.Is(err, client.ErrEnded) {
+		// A daemon that is just dying still accepts connections, and holds its lock.
+		err = a.awaitEnd(ctx)
+	}
+	if err != nil && !errors.Is(err, client.ErrNotRunning) || err == nil && s.PID != 0 {
 		return s, err
 	}
 	if err := a.home.Create(); err != nil {
@@ -53,7 +57,7 @@ func (a *app) launch(ctx context.Context, starting func()) (api.Status, error) {
 	}
 	defer func() { _ = lock.Release() }() // ends with this process, too
 	if s, err = a.status(ctx); !errors.Is(err, client.ErrNotRunning) {
-		return s, err // started by the one we waited for
+		return s, err // started by whom we waited for
 	}
 	if starting != nil {
 		starting()
@@ -62,6 +66,21 @@ func (a *app) launch(ctx context.Context, starting func()) (api.Status, error) {
 		return s, err
 	}
 	return a.status(ctx)
+}
+
+// endPatience bounds the wait for a daemon that is dying.
+const endPatience = 30 * time.Second
+
+// awaitEnd returns when no daemon holds the home.
+func (a *app) awaitEnd(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, endPatience,
+		fault.New(fault.Timeout, "a daemon that does not answer holds %s", a.home).WithHint("see: aegis doctor"))
+	defer cancel()
+	lock, err := presence.AcquireWait(ctx, a.home.Lock())
+	if err != nil {
+		return err
+	}
+	return lock.Release()
 }
 
 // startDaemon starts aegisd in a session of its own, and returns when it serves.

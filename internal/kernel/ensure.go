@@ -143,7 +143,7 @@ func writeImage(src, dst string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", src, err)
 	}
-	return os.WriteFile(dst, image, 0o400) //nolint:gosec // in the home
+	return os.WriteFile(dst, image, 0o444) //nolint:gosec // VMMs of another user read it; the home is private
 }
 
 // checkPVH says whether an amd64 image can be started directly: it carries a note

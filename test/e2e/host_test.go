@@ -169,26 +169,78 @@ func (h *host) daemon() int {
 	return pid
 }
 
-// processes lists the processes that belong to the home: those that name it in
-// their arguments or environment, or that work inside it.
+// processes lists the processes that belong to the home: those that name it in their
+// arguments or environment, or that have a file of it open.
 func (h *host) processes() []string {
+	var found []string
+	h.eachProcess(func(pid int, args string) { found = append(found, strconv.Itoa(pid)+" "+args) })
+	return found
+}
+
+// machines lists the VMMs of the home, by the id of their instance.
+func (h *host) machines() map[string]int {
+	h.t.Helper()
+	found := map[string]int{}
+	h.eachProcess(func(pid int, args string) {
+		_, name, ok := strings.Cut(args, "guest=")
+		if !ok {
+			return
+		}
+		id, _, _ := strings.Cut(name, " ")
+		if other, twice := found[id]; twice {
+			h.t.Errorf("two VMs of %s: %d and %d", id, other, pid)
+		}
+		found[id] = pid
+	})
+	return found
+}
+
+// eachProcess calls do for every process of the home that has not ended.
+func (h *host) eachProcess(do func(pid int, args string)) {
+	h.t.Helper()
 	procs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	var found []string
 	for _, p := range procs {
-		if filepath.Base(p) == strconv.Itoa(os.Getpid()) {
+		pid, err := strconv.Atoi(filepath.Base(p))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if pid == os.Getpid() || !alive(pid) {
 			continue
 		}
-		cwd, _ := os.Readlink(filepath.Join(p, "cwd")) // gone, or a kernel thread
-		env, _ := os.ReadFile(filepath.Join(p, "environ"))
+		env, _ := os.ReadFile(filepath.Join(p, "environ")) // it may have gone
 		args, _ := os.ReadFile(filepath.Join(p, "cmdline"))
-		if strings.HasPrefix(cwd, h.home) || bytes.Contains(env, []byte(h.home)) || bytes.Contains(args, []byte(h.home)) {
-			found = append(found, filepath.Base(p)+" "+string(bytes.ReplaceAll(args, []byte{0}, []byte{' '})))
+		if bytes.Contains(env, []byte(h.home)) || bytes.Contains(args, []byte(h.home)) || h.hasFile(p) {
+			do(pid, string(bytes.ReplaceAll(args, []byte{0}, []byte{' '})))
 		}
 	}
-	return found
+}
+
+// hasFile reports whether a process has a file of the home open.
+func (h *host) hasFile(proc string) bool {
+	fds, _ := os.ReadDir(filepath.Join(proc, "fd")) // it may have gone
+	for _, fd := range fds {
+		if target, err := os.Readlink(filepath.Join(proc, "fd", fd.Name())); err == nil && strings.HasPrefix(target, h.home) {
+			return true
+		}
+	}
+	return false
+}
+
+// alive reports whether a process runs, or still has threads that do.
+func alive(pid int) bool {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	if !strings.HasPrefix(rest, "Z") {
+		return true
+	}
+	tasks, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(pid), "task"))
+	return err == nil && len(tasks) > 1
 }
 
 // instances lists the folders of instances.
