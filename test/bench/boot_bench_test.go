@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/guestlink"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/instance"
@@ -30,6 +28,7 @@ type bed struct {
 	driver vmm.Driver
 	ground *machine.Ground
 	set    *instance.Set
+	log    *slog.Logger
 }
 
 func newBed(b *testing.B) *bed {
@@ -55,7 +54,7 @@ func newBed(b *testing.B) *bed {
 	log := slog.New(slog.DiscardHandler)
 	return &bed{home, driver, ground, instance.NewSet(instance.World{
 		Driver: driver, Ground: ground, Linker: guestlink.Linker{Log: log}, Log: log, Limits: instance.DefaultLimits(),
-	})}
+	}), log}
 }
 
 // bare boots the kernel and waits for the first sign of its userspace, with nothing
@@ -101,23 +100,7 @@ func (x *bed) run(b *testing.B) time.Duration {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var took time.Duration
-	for {
-		f, err := r.Recv()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			b.Fatal(err)
-		}
-		if f.Type == frame.Exit {
-			took = time.Since(begin)
-		}
-	}
-	if err := r.Close(); err != nil {
-		b.Fatal(err)
-	}
-	return took
+	return toExit(b, r, begin)
 }
 
 func median(d []time.Duration) time.Duration {
@@ -135,9 +118,5 @@ func BenchmarkBoot(b *testing.B) {
 		bare = append(bare, x.bare(b))
 		full = append(full, x.run(b))
 	}
-	floor, got := median(bare), median(full)
-	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(float64(floor.Microseconds())/1000, "ms-floor")
-	b.ReportMetric(float64(got.Microseconds())/1000, "ms-to-exec")
-	b.ReportMetric(float64(got)/float64(floor), "ratio")
+	report(b, median(bare), median(full), "ms-to-exec")
 }
