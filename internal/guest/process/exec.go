@@ -96,13 +96,17 @@ func (e *Exec) run() {
 	e.proc.Release()
 	<-outputs
 	input.Wait()
+	// Not before: the end of a terminal's master hangs up on whoever is still about to
+	// exit.
+	for _, out := range e.proc.Outputs() {
+		_ = out.Reader.Close() // it was read to its end
+	}
 	e.Log.Exit(status)
 }
 
 // pump copies one output to the log. When the log is full it waits, and so does
 // the process.
 func (e *Exec) pump(out Output) {
-	defer out.Reader.Close() //nolint:errcheck // it was read to its end
 	buf := make([]byte, outlog.MaxChunk)
 	for {
 		n, err := out.Reader.Read(buf)
