@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"iter"
 	"net/http"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/config"
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/size"
 )
@@ -33,6 +35,8 @@ type Instances interface {
 	Prune(ctx context.Context, age time.Duration) ([]instance.ID, error)
 	Exec(ctx context.Context, ref string, spec instance.ExecSpec) (*instance.Exec, error)
 	Lines(ctx context.Context, ref string, q instance.LogQuery) (iter.Seq2[instance.LogLine, error], error)
+	CopyOut(ctx context.Context, ref string, req guestproto.Copy, w io.Writer) ([]string, error)
+	CopyIn(ctx context.Context, ref string, req guestproto.Copy, r io.ReadCloser) ([]string, error)
 	Watch() (<-chan instance.Change, func())
 }
 

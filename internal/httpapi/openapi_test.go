@@ -46,7 +46,10 @@ func document(t *testing.T) *openapi3.T {
 		for _, q := range r.query {
 			op.AddParameter(openapi3.NewQueryParameter(q).WithSchema(openapi3.NewStringSchema()))
 		}
-		if r.in != nil {
+		binary := openapi3.NewContentWithSchema(openapi3.NewStringSchema().WithFormat("binary"), []string{api.TarType})
+		if r.in == tarball("") {
+			op.RequestBody = &openapi3.RequestBodyRef{Value: openapi3.NewRequestBody().WithRequired(true).WithContent(binary)}
+		} else if r.in != nil {
 			op.RequestBody = &openapi3.RequestBodyRef{Value: openapi3.NewRequestBody().WithRequired(true).WithJSONSchemaRef(schema(r.in))}
 		}
 		answer := openapi3.NewResponse().WithDescription(r.does)
@@ -55,6 +58,8 @@ func document(t *testing.T) *openapi3.T {
 		case r.out == nil:
 			status = http.StatusSwitchingProtocols
 			answer.WithDescription("An attach stream")
+		case r.out == tarball(""):
+			answer.WithContent(binary)
 		case r.out == text(""):
 			answer.WithContent(openapi3.NewContentWithSchema(openapi3.NewStringSchema(), []string{"text/plain"}))
 		case r.lines:

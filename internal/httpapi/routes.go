@@ -25,6 +25,7 @@ type route struct {
 	out   any      // the answer's
 	query []string // names of its parameters
 	lines bool     // the answer is NDJSON of out
+	large bool     // the body is passed on, not kept: it has no limit
 }
 
 func (s *Server) routes() []route {
@@ -47,6 +48,8 @@ func (s *Server) routes() []route {
 		{method: http.MethodPost, path: one + "/resume", handle: s.change(Instances.Resume, api.StateRunning), does: "Wake", out: done},
 		{method: http.MethodPost, path: one + "/exec", handle: s.exec, does: "Run a command in the instance, as an attach stream or as lines", in: api.ExecRequest{}, out: api.LogEntry{}, lines: true},
 		{method: http.MethodGet, path: one + "/logs", handle: s.logs, does: "Lines of the log", out: api.LogEntry{}, query: []string{"follow", "since", "tail", "exec_id", "execs"}, lines: true},
+		{method: http.MethodGet, path: one + "/files", handle: s.readFiles, does: "A file or tree of the VM, as a tar archive", out: tarball(""), query: []string{"path"}},
+		{method: http.MethodPut, path: one + "/files", handle: s.writeFiles, does: "Unpack a tar archive in the VM", in: tarball(""), out: api.Copied{}, query: []string{"path", "owners", "extract"}, large: true},
 		{method: http.MethodGet, path: "/v1/metrics", handle: s.metrics, does: "Metrics in Prometheus's text format", out: text("")},
 		{method: http.MethodGet, path: "/v1/events", handle: s.events, does: "Changes of state from now on", out: api.Event{}, lines: true},
 	}
@@ -60,7 +63,7 @@ func (s *Server) handler() http.Handler {
 		byPath[r.path] = append(byPath[r.path], r)
 	}
 	for path, routes := range byPath {
-		mux.Handle(path, s.guard(byMethod(routes)))
+		mux.Handle(path, s.guard(s.byMethod(routes)))
 	}
 	mux.Handle("/", s.guard(func(_ http.ResponseWriter, r *http.Request) error {
 		return fault.New(fault.NotFound, "%s is not part of this API", r.URL.Path).
@@ -69,11 +72,14 @@ func (s *Server) handler() http.Handler {
 	return mux
 }
 
-// byMethod picks the route of one path. The mux could, but its refusals are not
-// JSON.
-func byMethod(routes []route) handle {
+// byMethod picks the route of one path, and bounds the body unless the route passes it
+// on. The mux could pick, but its refusals are not JSON.
+func (s *Server) byMethod(routes []route) handle {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if i := slices.IndexFunc(routes, func(x route) bool { return x.method == r.Method }); i >= 0 {
+			if !routes[i].large {
+				r.Body = http.MaxBytesReader(w, r.Body, s.conf.Limits.Body)
+			}
 			return routes[i].handle(w, r)
 		}
 		var allowed []string
@@ -86,11 +92,10 @@ func byMethod(routes []route) handle {
 }
 
 // guard is the one gate that every request passes: it lets in the daemon's user and
-// root, bounds the body, and turns errors and panics into answers.
+// root, and turns errors and panics into answers.
 func (s *Server) guard(h handle) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer s.rescue(w, r)
-		r.Body = http.MaxBytesReader(w, r.Body, s.conf.Limits.Body)
 		err := s.admit(r)
 		if err == nil {
 			err = h(w, r)
