@@ -437,7 +437,8 @@ func (v *vm) reconnects(t *testing.T) {
 }
 
 func (v *vm) freeze(t *testing.T) {
-	a := start(t, v.link, guestproto.Spawn{ID: newExecID(), Command: []string{"sh", "-c", "while :; do echo x; sleep 0.01; done"}})
+	id := newExecID()
+	a := start(t, v.link, guestproto.Spawn{ID: id, Command: []string{"sh", "-c", "while :; do echo x; sleep 0.01; done"}})
 	expect(t, a, "x\n")
 	if stuck, err := v.link.Freeze(t.Context(), 2*time.Second); err != nil || len(stuck) > 0 {
 		t.Fatalf("freeze: %v, %v", stuck, err)
@@ -457,6 +458,12 @@ func (v *vm) freeze(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-got
+	if err := v.link.Kill(t.Context(), id, 9); err != nil {
+		t.Error(err)
+	}
+	if status, err := drain(a, io.Discard, io.Discard); status != 137 || err != nil {
+		t.Errorf("after the kill: %d, %v", status, err)
+	}
 }
 
 func expectLines(a instance.Attachment, n int) {
