@@ -28,10 +28,11 @@ type Attach struct {
 }
 
 // Streams is where a program's streams go. A nil Stdin is none; with a terminal all
-// output comes over Stdout.
+// output comes over Stdout. A nil Notice is nobody.
 type Streams struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+	Notice         func(*Error) // told what the program's user should know; between two writes
 }
 
 // OutputError reports that a program's output could not be written.
@@ -114,6 +115,8 @@ func (a *Attach) copyOutput(ctx context.Context, s Streams) (int, error) {
 		case frame.Exit:
 			status, err := f.Status()
 			return int(status), err
+		case frame.Notice:
+			err = s.note(f.Payload)
 		case frame.Error:
 			return 0, decodeError(f.Payload)
 		}
@@ -131,6 +134,18 @@ func write(w io.Writer, name string, b []byte) error {
 	if _, err := w.Write(b); err != nil {
 		return &OutputError{name, err}
 	}
+	return nil
+}
+
+func (s *Streams) note(b []byte) error {
+	if s.Notice == nil {
+		return nil
+	}
+	var e api.Error
+	if err := json.Unmarshal(b, &e); err != nil {
+		return fmt.Errorf("decode a notice: %w", err)
+	}
+	s.Notice(e.Fault())
 	return nil
 }
 

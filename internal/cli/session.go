@@ -3,8 +3,10 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -53,7 +55,7 @@ func (s *session) size() *api.Winsize {
 // stream connects the program until it ends, and returns its status. The terminal is
 // as it was when stream returns, and from the moment on that ctx ends.
 func (s *session) stream(ctx context.Context, attach *client.Attach) (int, error) {
-	streams := client.Streams{Stdout: s.app.out, Stderr: s.app.err}
+	streams := client.Streams{Stdout: s.app.out, Stderr: s.app.err, Notice: s.note}
 	if s.stdin {
 		streams.Stdin = s.app.in
 	}
@@ -69,6 +71,15 @@ func (s *session) stream(ctx context.Context, attach *client.Attach) (int, error
 		defer s.followSize(attach)()
 	}
 	return attach.Stream(ctx, streams)
+}
+
+// note tells the user what is not of the program.
+func (s *session) note(e *client.Error) {
+	text := describeError(e)
+	if s.local {
+		text = strings.ReplaceAll(text, "\n", "\r\n") // see raw
+	}
+	_, _ = io.WriteString(s.app.err, text) // as in say
 }
 
 // raw gives the terminal's keys to the program, Ctrl-C among them. restore may be

@@ -22,6 +22,8 @@ const (
 	maxSignals = 64
 	// maxFruitless is how often a guest may end a stream without a frame on it.
 	maxFruitless = 3
+	// maxNotices bounds what a guest can say to the user beside the output.
+	maxNotices = 1
 )
 
 // attachment implements instance.Attachment over the streams of many sessions.
@@ -34,6 +36,7 @@ type attachment struct {
 	// Only Recv touches these.
 	leg       *leg
 	fruitless int
+	notices   int
 	err       error // what every further Recv returns
 
 	mu      sync.Mutex
@@ -109,6 +112,9 @@ func (a *attachment) Recv() (frame.Frame, error) {
 		}
 		a.fruitless = 0
 		deliver, err := a.take(f)
+		if f.Type == frame.Notice {
+			f = noticeFrame()
+		}
 		if err != nil {
 			a.fail(err)
 			break
@@ -150,6 +156,10 @@ func (a *attachment) take(f frame.Frame) (deliver bool, err error) {
 	case frame.Stdout, frame.Stderr:
 		a.log += frame.HeaderSize + uint64(len(f.Payload))
 		return len(f.Payload) > 0, nil
+	case frame.Notice:
+		a.log += frame.HeaderSize + uint64(len(f.Payload))
+		a.notices++
+		return a.notices <= maxNotices, nil
 	case frame.Exit:
 		if _, err := f.Status(); err != nil {
 			return false, broken("%v", err)

@@ -1,12 +1,15 @@
 package guestlink
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"unicode"
 
+	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 )
 
@@ -53,6 +56,15 @@ func guestFault(doing string, said *guestproto.Error) error {
 	}
 	f.Err = &guestproto.Error{Code: said.Code, Msg: msg}
 	return f
+}
+
+// noticeFrame puts what a guest says beside a process's output in the host's words.
+// A guest can say one thing only; what else it writes there is not shown.
+func noticeFrame() frame.Frame {
+	starved := fault.New(fault.Exhausted, "the VM ran out of memory, and its kernel killed a process of the command").
+		WithHint("give it more: --memory")
+	body, _ := json.Marshal(api.ErrorOf(starved)) // of strings; cannot fail
+	return frame.Frame{Type: frame.Notice, Payload: body}
 }
 
 // broken is the fault of a guest that does not keep to the protocol.

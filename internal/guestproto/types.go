@@ -150,7 +150,9 @@ type Stats struct {
 	Processes       int   `json:"processes"`        // user processes
 }
 
-// OOM tells that the guest's kernel killed a process because memory ran out.
+// OOM tells that the guest's kernel killed a process because memory ran out. As an
+// event it comes at once; as a Notice frame it stands in the output of the exec,
+// before its end, so that whoever reads the status has read why.
 type OOM struct {
 	Exec ExecID `json:"exec,omitempty"` // the exec it belonged to
 	Name string `json:"name"`           // of the process

@@ -108,6 +108,7 @@ func (x *Exec) Recv() (frame.Frame, error) {
 		return f, x.explain(err)
 	case f.Type == frame.Exit:
 		x.over = true
+	case f.Type == frame.Notice: // for the one who asked, not output
 	case x.actor.output != nil:
 		if err := x.actor.output.Exec(x.id, f.Type, f.Payload); err != nil {
 			x.actor.log.Error("store output", logattr.Err(err))
@@ -126,7 +127,7 @@ func (x *Exec) Send(f frame.Frame) error { return x.att.Send(f) }
 func (x *Exec) Close() error { return x.close() }
 
 func (x *Exec) explain(err error) error {
-	if x.live.isGone() {
+	if x.live.endedBy(err) {
 		return x.set.explain(x.live.cause())
 	}
 	return err

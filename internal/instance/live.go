@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -59,6 +60,15 @@ func (l *live) isGone() bool {
 	}
 }
 
+// endedBy reports whether err, of the link or the driver, is the machine's end. The
+// link can see that end before the one who watches the machine, who says why.
+func (l *live) endedBy(err error) bool {
+	if errors.Is(err, vmm.ErrEnded) {
+		<-l.gone // at once: the driver knows that it has ended
+	}
+	return l.isGone()
+}
+
 // cause tells a person why the machine is gone.
 func (l *live) cause() error {
 	return exitFault(l.exit)
@@ -67,16 +77,38 @@ func (l *live) cause() error {
 func exitFault(e vmm.Exit) error {
 	switch e.Reason {
 	case vmm.Panicked:
-		return fault.New(fault.Unavailable, "the VM's kernel stopped: %s", or(e.Detail, "no reason given")).By(fault.Guest).
-			WithHint("the last lines of its console are in the daemon's log; more memory (--memory) often helps")
+		return panicFault(or(e.Detail, "no reason given"))
 	case vmm.Died:
 		return fault.New(fault.Unavailable, "the VM's process ended: %s", or(e.Detail, "no reason given")).By(fault.Driver).
 			WithHint("run it again; if it happens again, look at: aegis doctor")
 	case vmm.PoweredOff:
-		return fault.Wrap(fault.Unavailable, ErrEnded, "the VM turned itself off").By(fault.Program)
+		return fault.Wrap(fault.Unavailable, endedError("the VM turned itself off before the command had ended"), "").
+			By(fault.Program).WithHint("the command, or something that it started, powered the VM off")
 	case vmm.Killed:
 	}
-	return fault.Wrap(fault.Conflict, ErrEnded, "the VM was stopped")
+	return fault.Wrap(fault.Conflict, endedError("the VM was stopped"), "")
+}
+
+// endedError is an ErrEnded in words for people.
+type endedError string
+
+// Error implements error.
+func (e endedError) Error() string { return string(e) }
+
+// Is makes it an ErrEnded.
+func (e endedError) Is(target error) bool { return target == ErrEnded }
+
+// panicFault explains the end of a guest's kernel by its own last words.
+func panicFault(words string) error {
+	f := fault.New(fault.Unavailable, "the VM's kernel stopped: %s", words).By(fault.Guest).
+		WithHint("what its console said last is in data/aegisd.log in AEGIS_HOME")
+	switch {
+	case strings.Contains(words, "Attempted to kill init"):
+		f.Msg = "AegisVM's own process in the VM ended: " + words
+	case strings.Contains(strings.ToLower(words), "memory"):
+		f.Hint = "give it more memory: --memory"
+	}
+	return f
 }
 
 func or(s, other string) string {
@@ -130,6 +162,9 @@ func (a *actor) follow(ctx context.Context, m vmm.Machine) *live {
 		defer close(l.gone)
 		defer cancel()
 		l.exit, _ = m.Wait(ctx) // the machine ends, or it is let go
+		if l.exit.Console != "" {
+			a.log.WarnContext(ctx, "the guest's last words", logattr.Console(l.exit.Console))
+		}
 	})
 	a.ops.Go(func() {
 		select {
@@ -237,7 +272,7 @@ func (a *actor) join(ctx context.Context, l *live) error {
 // itself tells more than what the link saw of it.
 func (a *actor) giveUp(ctx context.Context, l *live, err error) error {
 	switch cause := context.Cause(ctx); {
-	case l.isGone():
+	case l.endedBy(err):
 		err = l.cause()
 	case cause != nil:
 		err = cause
@@ -308,13 +343,21 @@ func (a *actor) powerOff(ctx context.Context, l *live) {
 }
 
 func (a *actor) hello() guestproto.Hello {
-	return guestproto.Hello{
+	h := guestproto.Hello{
 		MinVersion: guestproto.MinVersion,
 		Version:    guestproto.Version,
 		Owned:      []guestproto.Owned{},
 		Identity:   newIdentity(a.id, a.spec.Handle),
 	}
+	if a.spec.Ephemeral {
+		h.LonelyOffMS = lonelyOff.Milliseconds()
+	}
+	return h
 }
+
+// lonelyOff is how long an ephemeral guest goes on without a daemon: nobody comes
+// back to it. A link that only broke is made again within a second.
+const lonelyOff = 15 * time.Second
 
 func (a *actor) program() guestproto.Spawn {
 	spawn := guestproto.Spawn{

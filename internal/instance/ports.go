@@ -79,7 +79,7 @@ type Attachment interface {
 	// output log.
 	Offset() uint64
 
-	// Recv returns the next Stdout, Stderr or Exit frame; io.EOF after Exit. The
+	// Recv returns the next Stdout, Stderr, Notice or Exit frame; io.EOF after Exit. The
 	// payload is valid until the next call.
 	Recv() (frame.Frame, error)
 

@@ -2,12 +2,14 @@ package instance
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"time"
 
+	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/logattr"
 )
@@ -59,13 +61,17 @@ func (a *actor) pump(ctx context.Context, l *live) {
 	for {
 		f, err := l.program.Recv()
 		if err != nil {
-			if !errors.Is(err, io.EOF) && !l.isGone() {
+			if !errors.Is(err, io.EOF) && !l.endedBy(err) {
 				a.log.WarnContext(ctx, "program output", logattr.Err(err))
 			}
 			return
 		}
 		if f.Type == frame.Exit {
 			a.programExited(ctx, l, f)
+			continue
+		}
+		if f.Type == frame.Notice {
+			a.remarkNotice(f)
 			continue
 		}
 		if err := a.output.Program(f.Type, f.Payload, l.program.Offset()); err != nil {
@@ -93,6 +99,16 @@ func (a *actor) remark(format string, args ...any) {
 	if err := a.output.System(fmt.Sprintf(format, args...)); err != nil {
 		a.log.Error("store remark", logattr.Err(err))
 	}
+}
+
+// remarkNotice writes what a Notice frame says into the instance's log.
+func (a *actor) remarkNotice(f frame.Frame) {
+	var n api.Error
+	if err := json.Unmarshal(f.Payload, &n); err != nil {
+		a.log.Error("notice", logattr.Err(err))
+		return
+	}
+	a.remark("%s; %s", n.Error, n.Hint)
 }
 
 // note remembers why the instance is stopped, for people.

@@ -60,7 +60,7 @@ func (r *Run) Recv() (frame.Frame, error) {
 	if err == nil || errors.Is(err, io.EOF) {
 		return f, err
 	}
-	if r.live.isGone() {
+	if r.live.endedBy(err) {
 		return f, r.set.explain(r.live.cause())
 	}
 	return f, fault.Wrap(fault.Unavailable, err, "lost the connection to the VM").By(fault.Guest)

@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"log/slog"
@@ -27,6 +28,7 @@ type stubWorld struct {
 	linkErr     error
 	spawnErr    error
 	dieAfter    time.Duration // 0 is never
+	late        time.Duration // by how much Wait tells of an end after the link has seen it
 	runs        time.Duration // of a program
 	status      int32         // of a program
 
@@ -210,7 +212,7 @@ func (m *stubMachine) end(e vmm.Exit) {
 func (m *stubMachine) Wait(ctx context.Context) (vmm.Exit, error) {
 	select {
 	case <-m.over:
-		return m.exit, nil
+		return m.exit, nap(context.WithoutCancel(ctx), m.w.late)
 	case <-ctx.Done():
 		return vmm.Exit{}, context.Cause(ctx)
 	}
@@ -283,6 +285,8 @@ func (p *stubProgram) Recv() (frame.Frame, error) {
 	select {
 	case <-p.g.shut:
 		return frame.Frame{}, net.ErrClosed
+	case <-p.g.m.over:
+		return frame.Frame{}, fmt.Errorf("dial the guest: %w", vmm.ErrEnded)
 	case <-time.After(p.g.w.runs):
 	}
 	f := p.frames[0]

@@ -43,6 +43,9 @@ func Panic(value any) slog.Attr {
 // Version is the build of a program.
 func Version(v string) slog.Attr { return slog.String("version", v) }
 
+// Console is what a guest wrote to its console.
+func Console(text string) slog.Attr { return slog.String("console", text) }
+
 // PID is a process of the host.
 func PID(pid int) slog.Attr { return slog.Int("pid", pid) }
 

@@ -113,6 +113,7 @@ type proc struct {
 	mu      sync.Mutex
 	trapped bool
 	ended   bool
+	starved bool
 	status  int
 }
 
@@ -141,6 +142,13 @@ func (p *proc) PID() int                  { return p.pid }
 func (p *proc) Outputs() []process.Output { return p.outputs }
 func (p *proc) Stdin() io.WriteCloser     { return p.stdin }
 func (p *proc) Release()                  {}
+
+// OutOfMemory implements process.Process.
+func (p *proc) OutOfMemory() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.starved
+}
 
 func (p *proc) Wait() int32 {
 	<-p.done

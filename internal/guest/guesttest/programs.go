@@ -25,12 +25,21 @@ func builtins() map[string]Program {
 		"trap":  trap,
 		"tty":   tty,
 		"sh":    sh,
+		"hog":   hog,
 	}
 }
 
 func echo(_ context.Context, x *IO) int {
 	_, err := fmt.Fprintln(x.Stdout, strings.Join(x.Args[1:], " "))
 	return status(err)
+}
+
+// hog ends as one that the kernel kills for memory.
+func hog(_ context.Context, x *IO) int {
+	x.p.mu.Lock()
+	defer x.p.mu.Unlock()
+	x.p.starved = true
+	return 137
 }
 
 func status(err error) int {

@@ -119,8 +119,11 @@ func (c *cgroup) empty() bool {
 }
 
 // event returns a value of cgroup.events.
-func event(path, key string) string {
-	b, err := os.ReadFile(path + "/cgroup.events")
+func event(path, key string) string { return value(path+"/cgroup.events", key) }
+
+// value returns a value of a flat keyed file, or "".
+func value(file, key string) string {
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return ""
 	}

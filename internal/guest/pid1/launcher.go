@@ -139,6 +139,12 @@ func (c *child) Wait() int32 {
 	return int32(status.ExitStatus()) //nolint:gosec // 0-255
 }
 
+// OutOfMemory implements process.Process.
+func (c *child) OutOfMemory() bool {
+	kills := value(c.group.path+"/memory.events", "oom_kill") // of children's cgroups too
+	return kills != "" && kills != "0"
+}
+
 // Release implements process.Process. When all of the cgroup is dead nothing writes
 // to the outputs any more, though a descriptor may have gone elsewhere: what is in
 // them is read, and no more is waited for.

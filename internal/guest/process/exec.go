@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"encoding/json"
 	"sync"
 	"syscall"
 	"time"
@@ -93,6 +94,7 @@ func (e *Exec) run() {
 	case <-outputs:
 	case <-late.C:
 	}
+	starved := e.proc.OutOfMemory()
 	e.proc.Release()
 	<-outputs
 	input.Wait()
@@ -100,6 +102,9 @@ func (e *Exec) run() {
 	// exit.
 	for _, out := range e.proc.Outputs() {
 		_ = out.Reader.Close() // it was read to its end
+	}
+	if starved {
+		e.note(guestproto.OOM{Exec: e.ID})
 	}
 	e.Log.Exit(status)
 }
@@ -116,6 +121,13 @@ func (e *Exec) pump(out Output) {
 		if err != nil {
 			return // the end; a pipe or terminal has no other error that matters here
 		}
+	}
+}
+
+// note adds what the host's user should know to the log.
+func (e *Exec) note(oom guestproto.OOM) {
+	if b, err := json.Marshal(oom); err == nil { // strings always encode
+		_ = e.Log.Append(frame.Notice, b) // a closed log has no reader
 	}
 }
 

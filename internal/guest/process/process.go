@@ -39,6 +39,10 @@ type Process interface {
 	// signal's number. It is called once.
 	Wait() int32
 
+	// OutOfMemory reports whether the kernel has killed a process of the exec for
+	// memory. It is called between Wait and Release.
+	OutOfMemory() bool
+
 	// Release kills what is left of the exec after Wait, and frees what it held.
 	// The outputs end when they are drained.
 	Release()

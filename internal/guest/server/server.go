@@ -68,6 +68,8 @@ func New(conf Config) *Server {
 // Run serves until the port's device fails, and returns when nothing it started
 // runs any more. The table is the caller's to close.
 func (s *Server) Run() error {
+	s.setLonely(ungreeted)
+	s.startLonely()
 	err := s.conf.Port.Run(s.session)
 	s.cancel()
 	s.setLonely(0)

@@ -1,0 +1,61 @@
+package instance
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/vmm"
+)
+
+// TestEndSeenByTheLinkFirst ends a machine so that the link knows it before the one
+// who watches the machine: the error must be the machine's, not the link's.
+func TestEndSeenByTheLinkFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.runs, w.dieAfter, w.late = time.Minute, 5*time.Second, 50*time.Millisecond
+		s := NewSet(w.world())
+		r, err := s.Run(t.Context(), Spec{Command: []string{"true"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = r.Recv()
+		if err == nil || !strings.Contains(err.Error(), "out of luck") || fault.HintOf(err) == "" {
+			t.Errorf("Recv = %v", err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		checkNothingLeft(t, w, s)
+		if err := s.Close(t.Context(), false); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestExitFault(t *testing.T) {
+	for _, test := range []struct {
+		exit  vmm.Exit
+		msg   string
+		hint  string
+		blame fault.Blame
+		ended bool
+	}{
+		{vmm.Exit{Reason: vmm.Panicked, Detail: "Kernel panic - not syncing: x"}, "kernel stopped: Kernel panic", "aegisd.log", fault.Guest, false},
+		{vmm.Exit{Reason: vmm.Panicked, Detail: "Kernel panic - not syncing: Attempted to kill init! exitcode=0x2"}, "AegisVM's own process", "aegisd.log", fault.Guest, false},
+		{vmm.Exit{Reason: vmm.Panicked, Detail: "Kernel panic - not syncing: Out of memory and no killable processes"}, "kernel stopped", "--memory", fault.Guest, false},
+		{vmm.Exit{Reason: vmm.Panicked}, "no reason given", "aegisd.log", fault.Guest, false},
+		{vmm.Exit{Reason: vmm.Died, Detail: "signal 9"}, "signal 9", "aegis doctor", fault.Driver, false},
+		{vmm.Exit{Reason: vmm.PoweredOff}, "turned itself off", "powered the VM off", fault.Program, true},
+		{vmm.Exit{Reason: vmm.Killed}, "the VM was stopped", "", "", true},
+	} {
+		err := exitFault(test.exit)
+		if !strings.Contains(err.Error(), test.msg) || !strings.Contains(fault.HintOf(err), test.hint) ||
+			fault.BlameOf(err) != test.blame || errors.Is(err, ErrEnded) != test.ended {
+			t.Errorf("%v: %v (%s; %s)", test.exit, err, fault.BlameOf(err), fault.HintOf(err))
+		}
+	}
+}
