@@ -21,7 +21,7 @@ import (
 const TemplateSize = 8 * size.GiB
 
 // templateName changes whenever mkfsArgs do: old templates are not used then.
-const templateName = "disk-v1.ext4"
+const templateName = "disk-v2.ext4"
 
 // TemplatePath is where this home keeps the formatted disk.
 func TemplatePath(home paths.Home) string { return filepath.Join(home.Images(), templateName) }
@@ -29,12 +29,14 @@ func TemplatePath(home paths.Home) string { return filepath.Join(home.Images(), 
 // mkfsArgs formats a sparse file without writing to most of it. A regular file
 // reads as zeros where it was never written, so the inode tables count as
 // initialised, and the guest's kernel does not fill them in the background. The
-// journal is small because it is what a fresh disk occupies on the host. The file
+// journal is small because it is what a fresh disk occupies on the host; with half of it
+// the guest's kernel refuses to grow the file system (EXT4_IOC_RESIZE_FS wants more
+// credits than fit). The file
 // system has room in its tables to grow to a thousand times its size. All features
 // are named, so that the host's preferences and a newer mke2fs change nothing.
 var mkfsArgs = []string{
 	"-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384", "-m", "0", "-L", "aegis-disk",
-	"-J", "size=16", "-E", "lazy_itable_init=0,lazy_journal_init=1,root_owner=0:0",
+	"-J", "size=32", "-E", "lazy_itable_init=0,lazy_journal_init=1,root_owner=0:0",
 	"-O", "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super," +
 		"large_file,huge_file,dir_nlink,extra_isize,metadata_csum",
 }
