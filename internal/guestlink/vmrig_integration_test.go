@@ -19,6 +19,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/kernel"
 	"github.com/xfeldman/aegisvm/internal/paths"
+	"github.com/xfeldman/aegisvm/internal/rootfs"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 	"github.com/xfeldman/aegisvm/internal/vmm/qemu"
@@ -66,7 +67,7 @@ func recipe(t *testing.T) (vmm.Spec, guestproto.Magic) {
 		t.Fatal(err)
 	}
 	disk := filepath.Join(dir, "disk")
-	copyDisk := exec.CommandContext(t.Context(), "cp", "--sparse=always", filepath.Join(home.Images(), "disk-v1.ext4"), disk)
+	copyDisk := exec.CommandContext(t.Context(), "cp", "--sparse=always", rootfs.TemplatePath(home), disk)
 	if out, err := copyDisk.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
