@@ -272,3 +272,39 @@ func BenchmarkAppend(b *testing.B) {
 		}
 	}
 }
+
+// TestFollowDeleted takes the folder away under a follower, as the deletion of its
+// instance does before it closes the log.
+func TestFollowDeleted(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, DefaultLimits)
+	write(t, l, 1, "first\n")
+	began, over := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for line, err := range l.Lines(t.Context(), instance.LogQuery{Tail: -1, Follow: true}) {
+			if err != nil {
+				over <- err
+				return
+			}
+			if string(line.Text) == "first" {
+				close(began)
+			}
+		}
+		over <- nil
+	}()
+	<-began
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-over:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the follower goes on")
+	}
+}

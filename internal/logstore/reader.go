@@ -76,7 +76,10 @@ func (l *Log) records(ctx context.Context, q instance.LogQuery, add func(Record)
 		next, err := l.read(seq, at, end, q, add)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			continue // rotated away meanwhile
+			if first, _, _, _, _ = l.state(); seq < first {
+				continue // rotated away meanwhile
+			}
+			return nil // the instance is being deleted: it ends here for followers too
 		case err != nil:
 			return ignoreStop(err)
 		case seq < last:
