@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -64,7 +65,7 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		{"stopped", when(i.StoppedAt)},
 		{"pause after", pauseText(i.PauseAfter)},
 		{"memory", fmt.Sprintf("%v, %v in use", size.Bytes(i.MemoryMB)*size.MiB, roundMB(i.MemoryUsed))},
-		{"cpus", fmt.Sprint(i.VCPUs)},
+		{"cpus", strconv.Itoa(i.VCPUs)},
 		{"disk", fmt.Sprintf("%v, %v in use", size.Bytes(i.DiskMB)*size.MiB, roundMB(i.DiskUsed))},
 		{"isolation", i.Isolation + ", " + i.Driver},
 	}
@@ -81,7 +82,13 @@ func pauseText(seconds int64) string {
 	if seconds == 0 {
 		return "never"
 	}
-	return strings.TrimSuffix((time.Duration(seconds)*time.Second).String(), "m0s") + map[bool]string{true: "m"}[seconds%60 == 0]
+	s := (time.Duration(seconds) * time.Second).String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(s, zero) {
+			s = s[:len(s)-2]
+		}
+	}
+	return s
 }
 
 // roundMB drops what nobody reads.
