@@ -23,7 +23,8 @@ const (
 
 	// TraceArg makes the harness write TraceUserspace to the console when it starts:
 	// where the kernel's part of a boot ends, for benchmarks.
-	TraceArg       = "aegis.trace"
+	TraceArg = "aegis.trace"
+	// TraceUserspace is what the harness writes then.
 	TraceUserspace = "userspace"
 
 	// HelloInterval is how often the host repeats an opening until its echo.

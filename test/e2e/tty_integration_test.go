@@ -67,9 +67,9 @@ func (x *terminal) expect(text string) {
 	for {
 		x.mu.Lock()
 		s := x.seen.String()
-		if i := strings.Index(s, text); i >= 0 {
+		if _, after, found := strings.Cut(s, text); found {
 			x.seen.Reset()
-			x.seen.WriteString(s[i+len(text):])
+			x.seen.WriteString(after)
 			x.mu.Unlock()
 			return
 		}
