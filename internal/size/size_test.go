@@ -4,7 +4,7 @@ import "testing"
 
 func TestParse(t *testing.T) {
 	for in, want := range map[string]Bytes{
-		"512": 512 * MiB, "512M": 512 * MiB, "1g": GiB, "1.5GiB": GiB + GiB/2, "64kb": 64 * KiB, "2T ": 2 * TiB, "0": 0,
+		"512": 512 * MiB, "512M": 512 * MiB, "1g": GiB, "1.5GiB": GiB + GiB/2, "64kb": 64 * KiB, "2T": 2 * TiB, "0": 0,
 	} {
 		got, err := Parse(in, MiB)
 		if err != nil || got != want {
