@@ -105,7 +105,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	switch {
 	case err == nil:
 		return conn, nil
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
 		return nil, &Error{Kind: fault.Unavailable, Err: ErrNotRunning, Hint: "start it: aegis up"}
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fault.Wrap(fault.Denied, err, "the daemon's socket belongs to another user").

@@ -69,8 +69,9 @@ func statusOf(cmd *cobra.Command, err error) int {
 	}
 	of := statuses[fault.KindOf(err)]
 	if cmd.Annotations[programStatus] != "" {
-		// What the guest or the image calls invalid is not the command line.
-		if fault.BlameOf(err) != "" {
+		// What the guest, the image or the daemon's settings call invalid is not the
+		// command line.
+		if _, launch := errors.AsType[*launchError](err); launch || fault.BlameOf(err) != "" {
 			return statusAegis
 		}
 		return of.program

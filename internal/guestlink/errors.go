@@ -47,7 +47,7 @@ func guestFault(doing string, said *guestproto.Error) error {
 		f.Kind, f.Hint = fault.Exhausted, "give the VM more: --memory, --disk"
 	case guestproto.CodeRootfs:
 		msg = "the VM could not mount its root file system: " + clean(said.Msg)
-		f.Kind, f.Blame, f.Hint = fault.Unavailable, fault.Image, "is the image complete? aegis setup makes the default image again"
+		f.Kind, f.Blame, f.Hint = fault.Unavailable, fault.Image, "is the image damaged? for the default one: remove data/images/base.json in AEGIS_HOME, then aegis setup"
 	case guestproto.CodeVersion:
 		f.Kind, f.Hint = fault.Conflict, "it was saved by another version of aegis: stop it and start it again"
 	case guestproto.CodeUnsupported, guestproto.CodeUnavailable:

@@ -2,12 +2,14 @@ package instance
 
 import (
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
@@ -36,6 +38,34 @@ func TestEndSeenByTheLinkFirst(t *testing.T) {
 	})
 }
 
+// TestTrouble lets the host fail the guest: whoever reads the status has been told.
+func TestTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.trouble = fault.New(fault.Exhausted, "no room").By(fault.Host).WithHint("make some")
+		s := NewSet(w.world())
+		r, err := s.Run(t.Context(), Spec{Command: []string{"true"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := r.Recv()
+		if err != nil || f.Type != frame.Notice || !strings.Contains(string(f.Payload), "no room") {
+			t.Errorf("first frame: %d, %q, %v", f.Type, f.Payload, err)
+		}
+		f, err = r.Recv()
+		if status, statusErr := f.Status(); err != nil || statusErr != nil || status != 7 {
+			t.Errorf("second frame: %d, %v, %v", status, err, statusErr)
+		}
+		if _, err := r.Recv(); !errors.Is(err, io.EOF) {
+			t.Errorf("after the end: %v", err)
+		}
+		if err := errors.Join(r.Close(), s.Close(t.Context(), false)); err != nil {
+			t.Error(err)
+		}
+		checkNothingLeft(t, w, s)
+	})
+}
+
 func TestExitFault(t *testing.T) {
 	for _, test := range []struct {
 		exit  vmm.Exit
@@ -47,6 +77,7 @@ func TestExitFault(t *testing.T) {
 		{vmm.Exit{Reason: vmm.Panicked, Detail: "Kernel panic - not syncing: x"}, "kernel stopped: Kernel panic", "aegisd.log", fault.Guest, false},
 		{vmm.Exit{Reason: vmm.Panicked, Detail: "Kernel panic - not syncing: Attempted to kill init! exitcode=0x2"}, "AegisVM's own process", "aegisd.log", fault.Guest, false},
 		{vmm.Exit{Reason: vmm.Panicked, Detail: "Kernel panic - not syncing: Out of memory and no killable processes"}, "kernel stopped", "--memory", fault.Guest, false},
+		{vmm.Exit{Reason: vmm.Panicked, Detail: "Kernel panic - not syncing: No working init found."}, "found no program", "initrd-*", fault.Host, false},
 		{vmm.Exit{Reason: vmm.Panicked}, "no reason given", "aegisd.log", fault.Guest, false},
 		{vmm.Exit{Reason: vmm.Died, Detail: "signal 9"}, "signal 9", "aegis doctor", fault.Driver, false},
 		{vmm.Exit{Reason: vmm.PoweredOff}, "turned itself off", "powered the VM off", fault.Program, true},

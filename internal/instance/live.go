@@ -69,6 +69,15 @@ func (l *live) endedBy(err error) bool {
 	return l.isGone()
 }
 
+// trouble returns what the guest has suffered from its host, as far as the driver
+// knows.
+func (l *live) trouble() error {
+	if m, ok := l.machine.(vmm.Troubled); ok {
+		return m.Trouble()
+	}
+	return nil
+}
+
 // cause tells a person why the machine is gone.
 func (l *live) cause() error {
 	return exitFault(l.exit)
@@ -105,6 +114,9 @@ func panicFault(words string) error {
 	switch {
 	case strings.Contains(words, "Attempted to kill init"):
 		f.Msg = "AegisVM's own process in the VM ended: " + words
+	case strings.Contains(words, "Unable to mount root fs"), strings.Contains(words, "No working init found"):
+		f.Msg = "the VM's kernel found no program to start: " + words
+		_ = f.By(fault.Host).WithHint("remove kernel/initrd-* in AEGIS_HOME and run it again; if that does not help, install AegisVM again")
 	case strings.Contains(strings.ToLower(words), "memory"):
 		f.Hint = "give it more memory: --memory"
 	}
@@ -133,7 +145,7 @@ func (a *actor) boot(ctx context.Context) result {
 	}
 	m, err := a.world.Driver.Start(ctx, recipe, vmm.Boot{})
 	if err != nil {
-		return result{err: fmt.Errorf("start %s: %w", a.id, err)}
+		return result{err: a.startFault(ctx, err)}
 	}
 	l := a.follow(ctx, m)
 	if a.output != nil {
@@ -154,6 +166,15 @@ func (a *actor) boot(ctx context.Context) result {
 	return result{live: l}
 }
 
+// startFault explains a machine that the driver did not start.
+func (a *actor) startFault(ctx context.Context, err error) error {
+	if fault.KindOf(context.Cause(ctx)) == fault.Timeout { // the guest has not run yet
+		err = fault.New(fault.Timeout, "the VM did not start within %v", a.world.Limits.Boot).By(fault.Driver).
+			WithHint("the host may be overloaded; see: aegis doctor")
+	}
+	return fmt.Errorf("start %s: %w", a.id, err)
+}
+
 // follow watches a machine that has been started or found.
 func (a *actor) follow(ctx context.Context, m vmm.Machine) *live {
 	l := &live{machine: m, gone: make(chan struct{}), started: time.Now()}
@@ -162,8 +183,8 @@ func (a *actor) follow(ctx context.Context, m vmm.Machine) *live {
 		defer close(l.gone)
 		defer cancel()
 		l.exit, _ = m.Wait(ctx) // the machine ends, or it is let go
-		if l.exit.Console != "" {
-			a.log.WarnContext(ctx, "the guest's last words", logattr.Console(l.exit.Console))
+		if l.exit.Reason == vmm.Panicked {
+			a.quote(ctx, l)
 		}
 	})
 	a.ops.Go(func() {
@@ -174,6 +195,13 @@ func (a *actor) follow(ctx context.Context, m vmm.Machine) *live {
 		}
 	})
 	return l
+}
+
+// quote logs what a guest that has ended wrote to its console last.
+func (a *actor) quote(ctx context.Context, l *live) {
+	if l.exit.Console != "" {
+		a.log.WarnContext(ctx, "the guest's last words", logattr.Console(l.exit.Console))
+	}
 }
 
 // enter does what makes a machine an instance's own. It ends early when the machine
@@ -279,6 +307,8 @@ func (a *actor) giveUp(ctx context.Context, l *live, err error) error {
 	}
 	if killErr := a.kill(ctx, l); killErr != nil {
 		a.log.ErrorContext(ctx, "kill after a failed boot", logattr.Err(killErr))
+	} else if fault.KindOf(err) == fault.Timeout {
+		a.quote(ctx, l)
 	}
 	return err
 }

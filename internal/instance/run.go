@@ -2,10 +2,13 @@ package instance
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 
+	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/frame"
 )
@@ -16,6 +19,7 @@ type Run struct {
 	set   *Set
 	actor *actor
 	live  *live
+	last  []byte // payload of the Exit frame, while a Notice goes before it
 	close func() error
 }
 
@@ -54,9 +58,18 @@ func (a *actor) delete(ctx context.Context) error {
 func (r *Run) ID() ID { return r.actor.id }
 
 // Recv implements Attachment. When the VM ends under the program the error says
-// why.
+// why; when the program has suffered from its host, a Notice before the Exit does.
 func (r *Run) Recv() (frame.Frame, error) {
+	if r.last != nil {
+		f := frame.Frame{Type: frame.Exit, Payload: r.last}
+		r.last = nil
+		return f, nil
+	}
 	f, err := r.live.program.Recv()
+	if trouble := r.live.trouble(); err == nil && f.Type == frame.Exit && trouble != nil {
+		r.last = slices.Clone(f.Payload)
+		return noticeOf(trouble), nil
+	}
 	if err == nil || errors.Is(err, io.EOF) {
 		return f, err
 	}
@@ -64,6 +77,12 @@ func (r *Run) Recv() (frame.Frame, error) {
 		return f, r.set.explain(r.live.cause())
 	}
 	return f, fault.Wrap(fault.Unavailable, err, "lost the connection to the VM").By(fault.Guest)
+}
+
+// noticeOf puts an error beside the output.
+func noticeOf(err error) frame.Frame {
+	body, _ := json.Marshal(api.ErrorOf(err)) // of strings; cannot fail
+	return frame.Frame{Type: frame.Notice, Payload: body}
 }
 
 // Offset implements Attachment.

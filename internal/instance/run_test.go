@@ -69,7 +69,7 @@ func TestRunFails(t *testing.T) {
 		"guest hangs":    {func(w *stubWorld) { w.link = time.Hour }, fault.Timeout, fault.Guest},
 		"kernel panics":  {func(w *stubWorld) { w.dieAfter = 300 * time.Millisecond }, fault.Unavailable, fault.Guest},
 		"panics, hang":   {func(w *stubWorld) { w.dieAfter, w.link = time.Second, time.Hour }, fault.Unavailable, fault.Guest},
-		"driver is slow": {func(w *stubWorld) { w.start = time.Hour }, fault.Timeout, fault.Guest},
+		"driver is slow": {func(w *stubWorld) { w.start = time.Hour }, fault.Timeout, fault.Driver},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -28,6 +28,7 @@ type stubWorld struct {
 	linkErr     error
 	spawnErr    error
 	dieAfter    time.Duration // 0 is never
+	trouble     error         // of machines
 	late        time.Duration // by how much Wait tells of an end after the link has seen it
 	runs        time.Duration // of a program
 	status      int32         // of a program
@@ -242,6 +243,7 @@ func (m *stubMachine) DialGuest(context.Context) (net.Conn, error) {
 func (m *stubMachine) AttachNetwork(context.Context) (net.Conn, error) {
 	return nil, errors.ErrUnsupported
 }
+func (m *stubMachine) Trouble() error            { return m.w.trouble }
 func (m *stubMachine) Usage() (vmm.Usage, error) { return vmm.Usage{}, nil }
 
 // stubGuest runs programs that end after a while.

@@ -164,12 +164,20 @@ type DiskForker interface {
 	ForkDisk(ctx context.Context, name, overlay string) error
 }
 
+// Troubled is a Machine that knows what its guest has suffered from the host.
+type Troubled interface {
+	// Trouble returns what has gone wrong on the host under a guest that goes on, such
+	// as a disk without room, in words for people; else nil. It does no I/O, and tells
+	// the same after the machine has ended.
+	Trouble() error
+}
+
 // Exit tells how a VM ended.
 type Exit struct {
 	Reason ExitReason
 	Detail string // for people: a signal, the VMM's last words, the kernel's panic line
-	// Console is the end of what the guest wrote to its console, of one that
-	// panicked: a few KB of whatever it likes, for logs.
+	// Console is the end of what the guest wrote to its console: a few KB of
+	// whatever it likes, for logs.
 	Console string
 }
 

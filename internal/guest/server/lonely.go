@@ -4,7 +4,7 @@ import "time"
 
 // ungreeted is how long the machine waits for its first host. A daemon greets it as
 // soon as it runs: one that does not has died.
-const ungreeted = 30 * time.Second
+const ungreeted = 20 * time.Second
 
 // setLonely sets how long the machine may be without a session before it ends.
 func (s *Server) setLonely(d time.Duration) {

@@ -158,7 +158,7 @@ func (d *Driver) giveUp(ctx context.Context, m *Machine, err error) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case byItself:
-		return errStart(&m.ending, filepath.Join(m.folder.path, wordsName+logSuffix))
+		return errStart(&m.ending)
 	default:
 		return err
 	}

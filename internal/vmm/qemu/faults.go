@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -26,11 +27,12 @@ func errMissing(binary string, cause error) error {
 
 func errTooOld(v Version) error {
 	return fault.New(fault.Unavailable, "QEMU %v is too old: AegisVM needs %d.%d", v, oldest.Major, oldest.Minor).By(fault.Host).
-		WithHint("Debian 12, Ubuntu 24.04 and Fedora 38 have it; on older ones put a newer build before it on PATH, then: aegis down")
+		WithHint("Debian 12, Ubuntu 24.04 and Fedora 38 have it; on older ones put a newer build before it on PATH")
 }
 
 func errKernel(path string, cause error) error {
-	return fault.Wrap(fault.Unavailable, cause, "guest kernel %s", path).By(fault.Host).WithHint("aegis setup")
+	return fault.Wrap(fault.Unavailable, cause, "guest kernel %s", path).By(fault.Host).
+		WithHint("remove its folder, and make it again: aegis setup")
 }
 
 func errMemory(want, have size.Bytes) error {
@@ -80,8 +82,22 @@ func distributions(path string) []string {
 	return append([]string{id}, strings.Fields(like)...)
 }
 
+// fullDisk is what strerror(3) says of ENOSPC and EDQUOT.
+var fullDisk = []string{"No space left on device", "Disk quota exceeded"}
+
+// errDisk explains an error of the host's disk that the guest has met. QEMU says
+// nospace only where it would stop the machine for it; its locale is C.
+func errDisk(nospace bool, reason string) error {
+	if nospace || slices.Contains(fullDisk, reason) {
+		return fault.New(fault.Exhausted, "the host's disk was full when the VM wrote to its own").By(fault.Host).
+			WithHint("free some space where AEGIS_HOME is: df -h")
+	}
+	return fault.New(fault.Unavailable, "the host could not serve the VM's disk: %s", reason).By(fault.Host).
+		WithHint("the host's log may tell why: dmesg")
+}
+
 // errStart explains a process that ended before it was a machine.
-func errStart(e *ending, log string) error {
+func errStart(e *ending) error {
 	words := lastWords(e.stderr)
 	switch {
 	case strings.Contains(words, "Cannot allocate memory"):
@@ -93,8 +109,10 @@ func errStart(e *ending, log string) error {
 		return fault.New(fault.Conflict, "another machine uses a disk of the VM: %s", words).By(fault.Host).
 			WithHint("stop what uses it: aegis instance list")
 	case words == "":
-		words = e.exit().String()
+		if words = e.exit().Detail; words == "" {
+			words = "no reason given"
+		}
 	}
 	return fault.New(fault.Unavailable, "QEMU ended while it started the VM: %s", words).By(fault.Driver).
-		WithHint("see %s, then: aegis doctor", log)
+		WithHint("run it again; if it happens again, look at: aegis doctor")
 }

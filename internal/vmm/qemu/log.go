@@ -11,7 +11,7 @@ const (
 	maxLog = 256 << 10
 	// maxTail bounds what is kept in memory to explain an end.
 	maxTail = 16 << 10
-	// maxWords bounds what the daemon logs of the console of a guest that panicked.
+	// maxWords bounds what the daemon logs of the console of a guest.
 	maxWords = 4 << 10
 )
 

@@ -133,9 +133,7 @@ func (m *Machine) finish(status *syscall.WaitStatus) {
 		console: m.console.Tail(), stderr: m.words.Tail(),
 	}
 	m.exit = m.ending.exit()
-	if m.exit.Reason == vmm.Panicked {
-		m.exit.Console = m.ending.console[max(0, len(m.ending.console)-maxWords):]
-	}
+	m.exit.Console = m.ending.console[max(0, len(m.ending.console)-maxWords):]
 	m.letGo()
 	m.folder.clear()
 	m.folder.close()
@@ -246,6 +244,14 @@ func (m *Machine) Kill(ctx context.Context) error {
 	}
 	_, err := m.Wait(ctx)
 	return err
+}
+
+// Trouble implements vmm.Troubled.
+func (m *Machine) Trouble() error {
+	if mon := m.monitor(); mon != nil {
+		return mon.Trouble()
+	}
+	return nil
 }
 
 // Usage implements vmm.Machine.

@@ -34,6 +34,7 @@ type qmp struct {
 	next     uint64
 	pending  map[uint64]chan qmpReply
 	shutdown string
+	trouble  error
 }
 
 type qmpReply struct {
@@ -57,7 +58,8 @@ type qmpMessage struct {
 	Error    *qmpError        `json:"error"`
 	Event    string           `json:"event"`
 	Data     struct {
-		Reason string `json:"reason"`
+		Reason  string `json:"reason"`
+		NoSpace bool   `json:"nospace"`
 	} `json:"data"`
 }
 
@@ -112,8 +114,11 @@ func (q *qmp) read(lines *bufio.Scanner) {
 func (q *qmp) take(m *qmpMessage) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if m.Event == "SHUTDOWN" && q.shutdown == "" {
+	switch {
+	case m.Event == "SHUTDOWN" && q.shutdown == "":
 		q.shutdown = m.Data.Reason
+	case m.Event == "BLOCK_IO_ERROR":
+		q.trouble = errDisk(m.Data.NoSpace, m.Data.Reason)
 	}
 	if reply, ok := q.pending[m.ID]; ok && m.Event == "" {
 		delete(q.pending, m.ID)
@@ -185,6 +190,14 @@ func (q *qmp) Shutdown() string {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.shutdown
+}
+
+// Trouble returns the last error of the host's disks that was reported to the
+// guest.
+func (q *qmp) Trouble() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.trouble
 }
 
 // Close ends the connection and waits for its reader.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
 )
 
 const greeting = `{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}}, "capabilities": ["oob"]}}` + "\n"
@@ -176,3 +178,22 @@ func FuzzQMP(f *testing.F) {
 type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+func TestTrouble(t *testing.T) {
+	for event, want := range map[string]fault.Kind{
+		`{"event": "BLOCK_IO_ERROR", "data": {"device": "", "nospace": true, "reason": "No space left on device", "action": "report"}}`: fault.Exhausted,
+		`{"event": "BLOCK_IO_ERROR", "data": {"device": "", "nospace": false, "reason": "Input/output error", "action": "report"}}`:     fault.Unavailable,
+		`{"event": "BLOCK_IO_ERROR", "data": {"device": "", "reason": "No space left on device", "action": "report"}}`:                  fault.Exhausted,
+		`{"event": "RESUME"}`: "",
+	} {
+		q, m := &qmp{}, qmpMessage{}
+		if err := json.Unmarshal([]byte(event), &m); err != nil {
+			t.Fatal(err)
+		}
+		q.take(&m)
+		err := q.Trouble()
+		if want == "" && err != nil || want != "" && (fault.KindOf(err) != want || fault.BlameOf(err) != fault.Host || fault.HintOf(err) == "") {
+			t.Errorf("%s: %v", event, err)
+		}
+	}
+}
