@@ -253,7 +253,18 @@ func (a *actor) resume(ctx context.Context, l *live) error {
 	if err := l.machine.Resume(ctx); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.world.Limits.Thaw)
+	if err := a.wake(ctx, l); err != nil {
+		// It is not awake to anybody: let it be what the state says it is.
+		return errors.Join(err, l.machine.Pause(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+// wake brings a guest whose vCPUs run again up to date.
+func (a *actor) wake(ctx context.Context, l *live) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, a.world.Limits.Thaw,
+		fault.New(fault.Timeout, "the VM's guest did not answer within %v of its wake", a.world.Limits.Thaw).By(fault.Guest).
+			WithHint("end it with: aegis instance stop %s", a.spec.Handle))
 	defer cancel()
 	if l.guest == nil {
 		return a.join(ctx, l)
@@ -361,6 +372,9 @@ func (a *actor) powerOff(ctx context.Context, l *live) {
 	ctx, cancel := context.WithTimeout(ctx, limits.Grace+limits.PowerOff)
 	defer cancel()
 	err := l.machine.Resume(ctx)
+	if err == nil && l.guest == nil { // it was adopted paused
+		err = a.wake(ctx, l)
+	}
 	if err == nil {
 		err = l.guest.PowerOff(ctx, limits.Grace)
 	}
