@@ -222,7 +222,7 @@ func localFault(err error, refusal fault.Kind) error {
 	if _, ok := errors.AsType[*client.OutputError](err); ok {
 		return err
 	}
-	kind := fault.Internal
+	var kind fault.Kind
 	_, refused := errors.AsType[*tree.Error](err)
 	switch {
 	case refused:

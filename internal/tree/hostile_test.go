@@ -78,8 +78,8 @@ func (p *prison) check() {
 }
 
 // archive makes a tar stream. Nothing is checked: it is an enemy's.
-func archive(t testing.TB, entries ...tar.Header) []byte {
-	t.Helper()
+func archive(tb testing.TB, entries ...tar.Header) []byte {
+	tb.Helper()
 	var b bytes.Buffer
 	for _, h := range entries {
 		w := tar.NewWriter(&b)
@@ -92,13 +92,13 @@ func archive(t testing.TB, entries ...tar.Header) []byte {
 			h.Mode = 0o777
 		}
 		if err := w.WriteHeader(&h); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if _, err := w.Write(data); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if err := w.Flush(); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return append(b.Bytes(), make([]byte, 1024)...)
@@ -157,8 +157,8 @@ var hostile = []struct {
 	{"root is a nameless file", []tar.Header{file(".")}, "no folder"},
 	{"link to nowhere", []tar.Header{dirEntry("."), sym("./l", strings.Repeat("x", 5000))}, "too long"},
 	{"long name", []tar.Header{dirEntry("."), file("./" + strings.Repeat("x", 300))}, "too long"},
-	{"endless name", []tar.Header{dirEntry("."), file("./" + strings.Repeat("x/", 40_000)+"x")}, "has the name"},
-	{"deep", []tar.Header{dirEntry("."), file("./" + strings.Repeat("x/", 2000)+"x")}, "too deep"},
+	{"endless name", []tar.Header{dirEntry("."), file("./" + strings.Repeat("x/", 40_000) + "x")}, "has the name"},
+	{"deep", []tar.Header{dirEntry("."), file("./" + strings.Repeat("x/", 2000) + "x")}, "too deep"},
 	{"unknown type", []tar.Header{dirEntry("."), {Name: "./x", Typeflag: '9'}}, "is of type"},
 	{"absurd times", []tar.Header{dirEntry("."), {Name: "./x", Typeflag: tar.TypeReg, ModTime: time.Unix(1<<40, 0)}}, ""},
 	{"nothing", nil, "empty"},
@@ -172,7 +172,7 @@ func TestHostile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer dst.Close()
+			defer shut(t, dst)
 			err = dst.Unpack(bytes.NewReader(archive(t, c.entries...)), Options{})
 			if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
 				t.Errorf("err = %v, want ...%s...", err, c.err)
@@ -209,7 +209,7 @@ func TestHostileStreams(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer dst.Close()
+			defer shut(t, dst)
 			if err := dst.Unpack(c.stream, Options{}); err == nil || !strings.Contains(err.Error(), c.err) {
 				t.Errorf("err = %v, want ...%s...", err, c.err)
 			}
@@ -229,7 +229,7 @@ func TestOwnersOfHostile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dst.Close()
+	defer shut(t, dst)
 	h := file("./f")
 	h.Uid = 1 << 32
 	err = dst.Unpack(bytes.NewReader(archive(t, dirEntry("."), h)), Options{Owners: true})
@@ -251,7 +251,7 @@ func FuzzUnpack(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer dst.Close()
+		defer shut(t, dst)
 		_ = dst.Unpack(bytes.NewReader(stream), Options{}) // whatever it says
 		p.check()
 	})

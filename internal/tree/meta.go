@@ -26,7 +26,7 @@ func (u *unpacker) own(f *os.File, h *tar.Header) error {
 		}
 		kept = err == nil
 	}
-	mode := fs.FileMode(h.Mode & 0o777) //nolint:gosec // masked
+	mode := fs.FileMode(h.Mode & 0o777)
 	for bit, flag := range specialBits {
 		if h.Mode&bit != 0 && (flag == fs.ModeSticky || kept || u.opts.Setuid) {
 			mode |= flag
@@ -84,7 +84,7 @@ func fits(f *os.File, h *tar.Header) error {
 	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
 		return nil //nolint:nilerr // writing tells
 	}
-	if blocks := uint64(h.Size) / uint64(st.Bsize); blocks > st.Bavail { //nolint:gosec,unconvert // never negative
+	if blocks := uint64(h.Size) / uint64(st.Bsize); blocks > st.Bavail { //nolint:gosec // never negative
 		return at(h.Name, syscall.ENOSPC)
 	}
 	return nil

@@ -207,7 +207,7 @@ func (p *packer) linked(name string, fi fs.FileInfo) (first string, ok bool) {
 	if !ok || uint64(st.Nlink) < 2 { //nolint:unconvert // its type differs between systems
 		return "", false
 	}
-	key := inode{uint64(st.Dev), st.Ino} //nolint:gosec,unconvert // as above
+	key := inode{uint64(st.Dev), st.Ino} //nolint:unconvert // as above
 	if l := p.links[key]; l != nil {
 		if l.left--; l.left == 0 {
 			delete(p.links, key)

@@ -104,17 +104,23 @@ func carry(from, to string, opts Options) error {
 	if err != nil {
 		return err
 	}
-	defer src.Close()
 	dst, err := OpenTarget(to)
 	if err != nil {
-		return err
+		return errors.Join(err, src.Close())
 	}
-	defer dst.Close()
 	r, w := io.Pipe()
-	go func() { _ = w.CloseWithError(src.Pack(w, opts.Note)) }()
+	packed := make(chan error, 1)
+	go func() { packed <- w.CloseWithError(src.Pack(w, opts.Note)) }()
 	err = dst.Unpack(r, opts)
 	_ = r.Close()
-	return err
+	return errors.Join(err, <-packed, src.Close(), dst.Close())
+}
+
+func shut(t *testing.T, c io.Closer) {
+	t.Helper()
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -288,7 +294,7 @@ func TestInterrupted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer shut(t, s)
 	var whole bytes.Buffer
 	if err := s.Pack(&whole, nil); err != nil {
 		t.Fatal(err)
@@ -382,7 +388,7 @@ func TestExtract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dst.Close()
+	defer shut(t, dst)
 	if err := dst.Unpack(&b, Options{}); err != nil {
 		t.Fatal(err)
 	}

@@ -23,8 +23,9 @@ import (
 )
 
 // box is an instance that lives as long as the test.
-func (h *host) box(name string) {
+func (h *host) box() {
 	h.t.Helper()
+	const name = "box"
 	c := client.New(filepath.Join(h.home, "aegisd.sock"))
 	if _, _, err := c.Create(h.t.Context(), api.CreateRequest{Handle: name, Command: []string{"sleep", "infinity"}}); err != nil {
 		h.t.Fatal(err)
@@ -97,7 +98,7 @@ func listedHere(t *testing.T, h *host, dir string) string {
 
 func TestCopyTree(t *testing.T) {
 	h := newHost(t)
-	h.box("box")
+	h.box()
 	dir := t.TempDir()
 	src := filepath.Join(dir, "tree")
 	files := stress(2_000, 10_000)
@@ -154,7 +155,7 @@ func firstDifference(got, want string) string {
 // guest's PID 1 may take for it.
 func TestCopyLarge(t *testing.T) {
 	h := newHost(t)
-	h.box("box")
+	h.box()
 	path, size := filepath.Join(t.TempDir(), "large"), int64(stress(100<<20, 1<<30))
 	f, err := os.Create(path)
 	if err != nil {
@@ -204,7 +205,7 @@ func fileSum(t *testing.T, path string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read
 	sum := sha256.New()
 	if _, err := io.Copy(sum, f); err != nil {
 		t.Fatal(err)
@@ -233,7 +234,7 @@ for i in range(200):
 
 func TestCopyHostile(t *testing.T) {
 	h := newHost(t)
-	h.box("box")
+	h.box()
 	world := t.TempDir()
 	victim, target := filepath.Join(world, "victim"), filepath.Join(world, "target")
 	write(t, victim, []byte("untouched"), 0o600)
@@ -289,7 +290,7 @@ func TestCopyHostile(t *testing.T) {
 
 func TestCopyErrors(t *testing.T) {
 	h := newHost(t)
-	h.box("box")
+	h.box()
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "f"), []byte("x"), 0o644)
 	in := func(name string) string { return filepath.Join(dir, name) }
@@ -334,7 +335,7 @@ func TestCopyErrors(t *testing.T) {
 // TestCopyStreams copies archives through stdin and stdout.
 func TestCopyStreams(t *testing.T) {
 	h := newHost(t)
-	h.box("box")
+	h.box()
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "a/b"), []byte("through tar"), 0o644)
 	tar := h.aegis()
@@ -354,7 +355,7 @@ func TestCopyStreams(t *testing.T) {
 // given up leaves nothing behind a final name.
 func TestCopyWakes(t *testing.T) {
 	h := newHost(t)
-	h.box("box")
+	h.box()
 	c := client.New(filepath.Join(h.home, "aegisd.sock"))
 	if _, err := c.Pause(t.Context(), "box"); err != nil {
 		t.Fatal(err)
