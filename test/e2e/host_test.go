@@ -22,13 +22,14 @@ type host struct {
 	t    *testing.T
 	home string
 	bin  string
+	env  []string
 }
 
 // newHost makes a home from the one that set-up has filled, and starts its daemon.
 // When the test ends the daemon is stopped, and nothing may be left of it.
-func newHost(t *testing.T) *host {
+func newHost(t *testing.T, env ...string) *host {
 	t.Helper()
-	h := newHome(t)
+	h := newHome(t, env...)
 	if out, err := h.aegis("up").CombinedOutput(); err != nil {
 		t.Fatalf("aegis up: %v\n%s%s", err, out, h.log())
 	}
@@ -36,7 +37,7 @@ func newHost(t *testing.T) *host {
 }
 
 // newHome makes a home without starting a daemon.
-func newHome(t *testing.T) *host {
+func newHome(t *testing.T, env ...string) *host {
 	t.Helper()
 	ready, bin := os.Getenv("AEGIS_TEST_HOME"), os.Getenv("AEGIS_TEST_BIN")
 	if ready == "" || bin == "" {
@@ -46,7 +47,7 @@ func newHome(t *testing.T) *host {
 		}
 		t.Skip(msg)
 	}
-	h := &host{t: t, home: filepath.Join(t.TempDir(), "home"), bin: bin}
+	h := &host{t: t, home: filepath.Join(t.TempDir(), "home"), bin: bin, env: env}
 	h.link(ready, "kernel")
 	h.link(ready, "data/images")
 	t.Cleanup(h.close)
@@ -114,6 +115,7 @@ func (h *host) aegis(args ...string) *exec.Cmd {
 func (h *host) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(h.bin, "aegis"), args...)
 	cmd.Env = append(os.Environ(), "AEGIS_HOME="+h.home, "NO_COLOR=1")
+	cmd.Env = append(cmd.Env, h.env...)
 	return cmd
 }
 
