@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -52,7 +51,7 @@ func (d *Download) Read(b []byte) (int, error) {
 	}
 	n, err := d.resp.Body.Read(b)
 	switch {
-	case errors.Is(err, io.EOF):
+	case err == io.EOF: //nolint:errorlint // in the chain of another error it is no end
 		d.err = d.finish()
 	case err != nil:
 		d.err = explain(d.ctx, err)
@@ -138,7 +137,7 @@ type upload struct {
 // Read implements io.Reader.
 func (u *upload) Read(b []byte) (int, error) {
 	n, err := u.r.Read(b)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF { //nolint:errorlint // as above
 		u.mu.Lock()
 		u.err = err
 		u.mu.Unlock()

@@ -23,6 +23,7 @@ type copying struct {
 	frames *frame.Reader
 	doing  string
 	notes  []string
+	sent   bool // everything, with the end
 }
 
 func (l *Link) openCopy(ctx context.Context, doing string, req guestproto.Copy) (*copying, error) {
@@ -50,8 +51,11 @@ func (c *copying) close() {
 	c.sess.spawn(func() { _ = c.stream.Close() }) // it ends with the session at the latest
 }
 
-// next returns the next piece of a tar stream, io.EOF when the guest says that it is
-// complete.
+// errWhole is the end of a copy that the guest says is complete. It is not io.EOF,
+// which stands in the chain of errors of a session that ended too early.
+var errWhole = errors.New("the copy is complete")
+
+// next returns the next piece of a tar stream, errWhole in the end.
 func (c *copying) next() ([]byte, error) {
 	for {
 		f, err := c.frames.Next()
@@ -69,7 +73,7 @@ func (c *copying) next() ([]byte, error) {
 				c.notes = append(c.notes, clean(string(f.Payload)))
 			}
 		case frame.Exit:
-			return nil, io.EOF
+			return nil, errWhole
 		case frame.Error:
 			said := &guestproto.Error{}
 			if err := json.Unmarshal(f.Payload, said); err != nil {
@@ -101,7 +105,7 @@ func (l *Link) CopyOut(ctx context.Context, req guestproto.Copy, w io.Writer) ([
 	for {
 		b, err := c.next()
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, errWhole):
 			return c.notes, nil
 		case ctx.Err() != nil:
 			return c.notes, context.Cause(ctx)
@@ -121,51 +125,45 @@ func (l *Link) CopyIn(ctx context.Context, req guestproto.Copy, r io.ReadCloser)
 	if err != nil {
 		return nil, err
 	}
-	ended := make(chan error, 1) // what the guest says in the end
-	over := make(chan struct{})
+	var verdict error // what the guest says in the end
+	over, quiet := make(chan struct{}), make(chan struct{})
 	started := c.sess.spawn(func() {
-		defer close(over)
-		_, err := c.next()
-		ended <- err
-		if !errors.Is(err, io.EOF) {
+		defer close(quiet)
+		if _, verdict = c.next(); verdict == nil {
+			verdict = broken("%s: it sends an archive", c.doing)
+		}
+		close(over)
+		if !errors.Is(verdict, errWhole) {
 			_ = r.Close() // there is nobody to read it for
 		}
 	})
 	if !started {
 		return nil, c.lost(errSessionEnded)
 	}
-	stop := context.AfterFunc(ctx, func() { c.close() })
+	stop := context.AfterFunc(ctx, c.close)
 	defer stop()
 	sendErr := c.send(ctx, over, r)
 	if sendErr != nil {
 		select {
-		case <-over: // the guest knows better why
+		case <-over: // the guest knows why
+			sendErr = nil
 		default:
 			c.close()
 		}
 	}
-	<-over
+	<-quiet
 	c.close()
-	err = <-ended
 	switch {
-	case errors.Is(err, io.EOF) && sendErr == nil:
-		return c.notes, nil
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !errors.Is(verdict, errWhole):
 		return c.notes, context.Cause(ctx)
-	case isSaid(err):
-		return c.notes, err
 	case sendErr != nil:
 		return c.notes, sendErr
-	case err == nil, errors.Is(err, io.EOF):
+	case !errors.Is(verdict, errWhole):
+		return c.notes, verdict
+	case !c.sent:
 		return c.notes, broken("%s: it answered before the end", c.doing)
 	}
-	return c.notes, err
-}
-
-// isSaid reports whether err is the guest's own word.
-func isSaid(err error) bool {
-	_, ok := errors.AsType[*guestproto.Error](err)
-	return ok
+	return c.notes, nil
 }
 
 // send sends r to its end, and returns when it is on its way: yamux writes cannot be
@@ -194,6 +192,7 @@ func (c *copying) send(ctx context.Context, over <-chan struct{}, r io.Reader) e
 	if err != nil {
 		return err
 	}
+	c.sent = true
 	select {
 	case err = <-done:
 		return err
@@ -213,7 +212,7 @@ func (c *copying) chunks(ctx context.Context, r io.Reader, full chan<- []byte, e
 	for {
 		// Not io.ReadFull: its ErrUnexpectedEOF is also that of a client that has gone.
 		n, readErr := r.Read(buf)
-		last := errors.Is(readErr, io.EOF)
+		last := readErr == io.EOF //nolint:errorlint // in the chain of another error it is no end
 		if readErr != nil && !last {
 			return fmt.Errorf("%s: %w", c.doing, readErr)
 		}

@@ -45,7 +45,7 @@ func (t *Target) Unpack(r io.Reader, opts Options) error {
 	defer u.drop()
 	for tr := tar.NewReader(r); ; {
 		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { //nolint:errorlint // in the chain of another error it is no end
 			break
 		}
 		if err == nil {
@@ -82,7 +82,7 @@ const maxTrailer = 1 << 20
 func drain(r io.Reader, buf []byte) error {
 	for left := maxTrailer; left > 0; {
 		n, err := r.Read(buf)
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { //nolint:errorlint // see Unpack
 			return nil
 		}
 		if err != nil {
@@ -257,7 +257,7 @@ func (u *unpacker) fill(f *os.File, h *tar.Header, data io.Reader) error {
 				return at(h.Name, err)
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { //nolint:errorlint // see Unpack
 			return u.own(f, h)
 		}
 		if err != nil {
