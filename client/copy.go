@@ -51,7 +51,7 @@ func (d *Download) Read(b []byte) (int, error) {
 	}
 	n, err := d.resp.Body.Read(b)
 	switch {
-	case err == io.EOF: //nolint:errorlint // in the chain of another error it is no end
+	case err == io.EOF: // in the chain of another error it is no end
 		d.err = d.finish()
 	case err != nil:
 		d.err = explain(d.ctx, err)
@@ -137,7 +137,7 @@ type upload struct {
 // Read implements io.Reader.
 func (u *upload) Read(b []byte) (int, error) {
 	n, err := u.r.Read(b)
-	if err != nil && err != io.EOF { //nolint:errorlint // as above
+	if err != nil && err != io.EOF { // as above
 		u.mu.Lock()
 		u.err = err
 		u.mu.Unlock()

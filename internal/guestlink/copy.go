@@ -212,7 +212,7 @@ func (c *copying) chunks(ctx context.Context, r io.Reader, full chan<- []byte, e
 	for {
 		// Not io.ReadFull: its ErrUnexpectedEOF is also that of a client that has gone.
 		n, readErr := r.Read(buf)
-		last := readErr == io.EOF //nolint:errorlint // in the chain of another error it is no end
+		last := readErr == io.EOF // in the chain of another error it is no end
 		if readErr != nil && !last {
 			return fmt.Errorf("%s: %w", c.doing, readErr)
 		}

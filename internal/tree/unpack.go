@@ -82,7 +82,7 @@ const maxTrailer = 1 << 20
 func drain(r io.Reader, buf []byte) error {
 	for left := maxTrailer; left > 0; {
 		n, err := r.Read(buf)
-		if err == io.EOF { //nolint:errorlint // see Unpack
+		if err == io.EOF { // see Unpack
 			return nil
 		}
 		if err != nil {
@@ -257,7 +257,7 @@ func (u *unpacker) fill(f *os.File, h *tar.Header, data io.Reader) error {
 				return at(h.Name, err)
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // see Unpack
+		if err == io.EOF { // see Unpack
 			return u.own(f, h)
 		}
 		if err != nil {
