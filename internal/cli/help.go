@@ -11,6 +11,7 @@ import (
 func describe(root *cobra.Command) {
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
 		cmd.InitDefaultHelpFlag()
+		cmd.InitDefaultVersionFlag()
 		// Asked for, so it is data; one who closed stdout does not want it.
 		_, _ = cmd.OutOrStdout().Write([]byte(helpText(cmd)))
 	})
@@ -38,7 +39,7 @@ func helpText(cmd *cobra.Command) string {
 	if long == "" {
 		long = strings.ToUpper(cmd.Short[:1]) + cmd.Short[1:] + "."
 	}
-	section("", long)
+	section("", wrap(long))
 	section("Usage", "  "+useLine(cmd))
 	section("Commands", commandList(cmd))
 	section("Options", flagList(cmd))
@@ -77,7 +78,35 @@ func flagList(cmd *cobra.Command) string {
 			f.Usage = "show the version"
 		}
 	})
-	return flags.FlagUsages()
+	return flags.FlagUsagesWrapped(width)
+}
+
+// width is that of a terminal nobody has made wider. Help is the same everywhere.
+const width = 80
+
+// wrap breaks paragraphs into lines.
+func wrap(text string) string {
+	var b strings.Builder
+	for i, paragraph := range strings.Split(strings.TrimSpace(text), "\n\n") {
+		if i > 0 {
+			b.WriteString("\n\n")
+		}
+		used := 0
+		for word := range strings.FieldsSeq(paragraph) {
+			switch {
+			case used == 0:
+			case used+1+len(word) > width:
+				b.WriteString("\n")
+				used = 0
+			default:
+				b.WriteString(" ")
+				used++
+			}
+			b.WriteString(word)
+			used += len(word)
+		}
+	}
+	return b.String()
 }
 
 func newHelp() *cobra.Command {

@@ -14,7 +14,10 @@ import (
 // badFlag explains a flag that pflag refuses.
 func badFlag(cmd *cobra.Command, err error) error {
 	if e, ok := errors.AsType[*pflag.NotExistError](err); ok {
-		if group := e.GetSpecifiedShortnames(); group != "" {
+		switch group := e.GetSpecifiedShortnames(); {
+		case len(group) == 1:
+			return usage(cmd, "unknown flag -%s", group)
+		case group != "":
 			return usage(cmd, "unknown flag -%s in -%s", e.GetSpecifiedName(), group)
 		}
 		f := usage(cmd, "unknown flag --%s", e.GetSpecifiedName())

@@ -1,0 +1,154 @@
+package script
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/xfeldman/aegisvm/internal/daemon"
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/guest/guesttest"
+	"github.com/xfeldman/aegisvm/internal/guest/port"
+	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/internal/instance"
+	"github.com/xfeldman/aegisvm/internal/paths"
+	"github.com/xfeldman/aegisvm/internal/size"
+	"github.com/xfeldman/aegisvm/internal/vmm"
+	"github.com/xfeldman/aegisvm/internal/vmm/fake"
+)
+
+// faultVariable names what goes wrong in a daemon that is started with it.
+const faultVariable = "AEGIS_TEST_FAULT"
+
+// faults of machines, by the value of AEGIS_TEST_FAULT.
+var faults = map[string]fake.Faults{
+	"no memory": {Start: fault.New(fault.Exhausted, "512 MB of memory for the VM are more than the 80 MB this host has free").
+		By(fault.Host).WithHint("stop something, or give the VM less: --memory")},
+	"no vmm": {Start: fault.Wrap(fault.Unavailable, syscall.ENOENT, "qemu-system-x86_64 cannot be run").
+		By(fault.Host).WithHint("aegis setup")},
+	"vmm dies at boot":     {BootHang: true, DieAfter: 50 * time.Millisecond},
+	"kernel panics early":  {BootHang: true, PanicAfter: 50 * time.Millisecond},
+	"kernel does not boot": {BootHang: true},
+	"slow boot":            {BootDelay: 2 * time.Second},
+}
+
+// fakeWorld puts the daemon on machines that are goroutines.
+func fakeWorld(o *daemon.Options) {
+	what := os.Getenv(faultVariable)
+	var host *fake.Host
+	programs := map[string]guesttest.Program{
+		"panic-kernel": harm(func() *fake.Host { return host }, func(v *fake.VM) { v.Panic("Kernel panic - not syncing: out of luck") }),
+		"kill-vmm":     harm(func() *fake.Host { return host }, func(v *fake.VM) { v.Die("signal: killed") }),
+		"poweroff":     harm(func() *fake.Host { return host }, func(v *fake.VM) { v.PowerOff() }),
+		"whoami":       whoami,
+	}
+	host = fake.NewHost(func(ctx context.Context, b fake.Boot) vmm.Exit { return guest(ctx, b, what, programs) })
+	host.Inject(faults[what])
+	o.Driver = host.Driver()
+	o.Ground = &ground{home: o.Config.Home, full: what == "disk full"}
+	o.Memory = func() (total, available size.Bytes, err error) { return math.MaxInt64 / 100, math.MaxInt64 / 100, nil }
+}
+
+// harm is a program that does something to its machine and waits for its end.
+func harm(host func() *fake.Host, do func(*fake.VM)) guesttest.Program {
+	return func(ctx context.Context, x *guesttest.IO) int {
+		_, _ = fmt.Fprintln(x.Stdout, "before") // must arrive, whatever happens then
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return 1
+		}
+		for _, v := range host().VMs() {
+			do(v)
+		}
+		<-ctx.Done()
+		return 1
+	}
+}
+
+func whoami(_ context.Context, x *guesttest.IO) int {
+	user := x.User
+	if user == "" {
+		user = "root"
+	}
+	_, _ = fmt.Fprintln(x.Stdout, user) // a test's output is looked at
+	return 0
+}
+
+// guest is the code inside a machine: the real protocol server.
+func guest(ctx context.Context, b fake.Boot, what string, programs map[string]guesttest.Program) vmm.Exit {
+	var magic guestproto.Magic
+	for arg := range strings.FieldsSeq(b.Spec.Cmdline) {
+		if v, ok := strings.CutPrefix(arg, guestproto.MagicArg+"="); ok {
+			if err := magic.UnmarshalText([]byte(v)); err != nil {
+				return vmm.Exit{Reason: vmm.Panicked, Detail: err.Error()}
+			}
+		}
+	}
+	ctx, off := context.WithCancel(ctx)
+	defer off()
+	opts := guesttest.Options{Magic: magic, Programs: programs, PowerOff: off}
+	if what == "image broken" {
+		opts.Rootfs = errors.New("mount /dev/vda: bad superblock")
+	}
+	if err := guesttest.Serve(ctx, device{b.Port}, opts); err != nil {
+		return vmm.Exit{Reason: vmm.Panicked, Detail: err.Error()}
+	}
+	return vmm.Exit{Reason: vmm.PoweredOff}
+}
+
+// device is the fake machine's port as the guest's code wants it.
+type device struct{ *fake.Port }
+
+func (d device) Read(b []byte) (int, error) {
+	n, err := d.Port.Read(b)
+	if errors.Is(err, fake.ErrNoHost) {
+		err = port.ErrNoHost
+	}
+	return n, err
+}
+
+// ground prepares nothing but folders.
+type ground struct {
+	home paths.Home
+	full bool
+}
+
+func (g *ground) Prepare(_ context.Context, id instance.ID, spec instance.Spec, magic guestproto.Magic) (vmm.Spec, error) {
+	if g.full {
+		return vmm.Spec{}, fault.Wrap(fault.Exhausted, syscall.ENOSPC, "the disk is full").By(fault.Host).
+			WithHint("free some space, or move everything with AEGIS_HOME; see: aegis doctor")
+	}
+	if err := os.MkdirAll(g.Dir(id), 0o700); err != nil {
+		return vmm.Spec{}, err
+	}
+	return vmm.Spec{
+		ID: string(id), Dir: g.Dir(id), Memory: spec.Memory, VCPUs: spec.VCPUs, Network: true,
+		Cmdline: guestproto.MagicArg + "=" + magic.String(),
+	}, nil
+}
+
+func (g *ground) Clear(id instance.ID) error { return os.RemoveAll(g.home.Instance(string(id))) }
+
+func (g *ground) Dir(id instance.ID) string { return filepath.Join(g.home.Instance(string(id)), "vm") }
+
+func (g *ground) DiskUse(instance.ID) (size.Bytes, error) { return 0, nil }
+
+func (g *ground) Leftovers() ([]instance.ID, error) {
+	entries, err := os.ReadDir(g.home.Instances())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var ids []instance.ID
+	for _, e := range entries {
+		ids = append(ids, instance.ID(e.Name()))
+	}
+	return ids, err
+}
