@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"syscall"
 
 	"github.com/xfeldman/aegisvm/api"
@@ -121,6 +122,9 @@ func explain(ctx context.Context, err error) error {
 	}
 	if f, ok := errors.AsType[*Error](err); ok {
 		return f // without net/http's words for it
+	}
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err // as above: a URL says nothing on a socket
 	}
 	if isLost(err) {
 		return fault.Wrap(fault.Unavailable, fmt.Errorf("%w: %w", ErrEnded, err), "").

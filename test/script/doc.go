@@ -6,6 +6,7 @@
 // commands there are:
 //
 //	await N          wait until N instances run
+//	awaitline F TXT  wait until file F holds the text TXT
 //	killdaemon       kill the daemon with SIGKILL, and wait for its end
 //	random FILE N    make a file of N random bytes, the same each time
 //	status N CMD...  run a command that must end with status N

@@ -49,7 +49,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": await, "killdaemon": killDaemon, "random": random, "status": status,
+			"await": await, "awaitline": awaitLine, "killdaemon": killDaemon, "random": random, "status": status,
 		},
 	})
 }
@@ -88,6 +88,21 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		if time.Now().After(deadline) {
 			ts.Fatalf("%d instances, %v; want %d", s.Instances, err, want)
+		}
+	}
+}
+
+func awaitLine(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: awaitline FILE TEXT")
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		b, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && strings.Contains(string(b), args[1]) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s holds %q, %v", args[0], b, err)
 		}
 	}
 }
