@@ -54,7 +54,12 @@ func (p *Pipe) Dial(ctx context.Context) (net.Conn, error) {
 	}
 	p.toHost.SetReadDeadline(time.Time{})
 	p.toGuest.SetWriteDeadline(time.Time{})
-	p.update(func() { p.here = true })
+	p.update(func() {
+		// A guest that has not noticed the end of the host before does not any more: it
+		// must not take it for the end of this one.
+		p.here, p.gone = true, false
+		p.toGuest.SetReadDeadline(time.Time{})
+	})
 	return &hostEnd{pipe: p}, nil
 }
 
@@ -107,12 +112,9 @@ func (p *Pipe) waitUnpaused() {
 
 // lose drops bytes that lie in b, as a disconnect may.
 func (p *Pipe) lose(b *ring.Buffer) {
-	if p.Lose == nil || b.Len() == 0 {
-		return
+	if p.Lose != nil {
+		_, _ = b.Write(p.Lose(b.Take())) // there is room: it was in there
 	}
-	buf := make([]byte, b.Len())
-	n, _ := b.Read(buf)
-	_, _ = b.Write(p.Lose(buf[:n]))
 }
 
 // hostEnd is one connection of a host.

@@ -45,6 +45,20 @@ func (b *Buffer) Read(p []byte) (int, error) {
 	if b.n == 0 {
 		return 0, b.err
 	}
+	return b.take(p), nil
+}
+
+// Take returns all that is there, and does not wait.
+func (b *Buffer) Take() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := make([]byte, b.n)
+	b.take(p)
+	return p
+}
+
+// take moves bytes to p. The caller holds mu.
+func (b *Buffer) take(p []byte) int {
 	total := 0
 	for b.n > 0 && total < len(p) {
 		c := copy(p[total:], b.buf[b.start:min(b.start+b.n, len(b.buf))])
@@ -53,7 +67,7 @@ func (b *Buffer) Read(p []byte) (int, error) {
 		total += c
 	}
 	b.change.Broadcast()
-	return total, nil
+	return total
 }
 
 // Write appends all of p, waiting for room. After an error it returns how much of
