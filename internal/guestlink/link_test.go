@@ -333,7 +333,9 @@ func TestReconnects(t *testing.T) {
 		{name: "guest notices"},
 		{name: "guest does not notice", coalesce: true},
 		{name: "bytes are lost", lose: func(b []byte) []byte { return b[:rand.IntN(len(b)+1)] }},
-		{name: "lost and not noticed", coalesce: true, lose: func(b []byte) []byte { return b[rand.IntN(len(b)+1):] }},
+		// What a disconnect loses is the end of what was under way, as with QEMU's queue.
+		// A hole before bytes that arrive would need a checksum, which yamux has not.
+		{name: "lost and not noticed", coalesce: true, lose: func(b []byte) []byte { return b[:rand.IntN(len(b)+1)] }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, guesttest.Options{})
