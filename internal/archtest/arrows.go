@@ -46,6 +46,7 @@ var arrows = map[string][]string{
 	"internal/config":  {},
 	"internal/httpapi": append([]string{"internal/config"}, contracts...),
 	"internal/metrics": {"internal/instance"},
+	"internal/router":  {"internal/instance"},
 	"internal/setup":   {"internal/apt", "internal/kernel", "internal/rootfs"},
 	"internal/doctor":  {"internal/kernel", "internal/rootfs", "internal/setup"},
 	"internal/cli":     {"client", "internal/config", "internal/doctor", "internal/setup"},

@@ -19,6 +19,7 @@ type request struct {
 	// gaveUp says that hold's owner no longer waits: abandon it, or release it.
 	gaveUp bool
 	exit   *programExit // of Exited
+	do     func() error // of instructions, which are no events; answered over ask
 	letGo  bool         // the daemon leaves; machine and files stay as they are
 }
 
@@ -26,8 +27,10 @@ type request struct {
 // owner keeps it only to give it back.
 type hold struct {
 	owner string // for people: "run", "exec exec-...", "connection to port 80"
-	since time.Time
-	reply chan answer // buffered: the actor never waits for an owner
+	// client says that a client talks to the guest itself: it is counted as one.
+	client bool
+	since  time.Time
+	reply  chan answer // buffered: the actor never waits for an owner
 }
 
 // answer tells a waiter how it went, and gives it the machine it now holds.
@@ -42,12 +45,14 @@ type actor struct {
 	spec    Spec
 	world   *World
 	log     *slog.Logger
-	output  Log          // what its processes write; nil if ephemeral
-	unlist  func()       // gives the handle back
-	publish func(Change) // tells those who watch
+	output  Log                               // what its processes write; nil if ephemeral
+	unlist  func()                            // gives the handle back
+	whoHas  func(port uint16) (handle string) // which instance has a public port
+	publish func(Change)                      // tells those who watch
 	mailbox chan request
 	born    chan struct{} // closed when the first operation has ended
 	left    chan struct{} // closed when the machine is let go
+	deaf    chan struct{} // closed when nobody reads the mailbox any more
 	ended   chan struct{} // closed when run has returned
 	view    atomic.Pointer[View]
 
@@ -63,6 +68,7 @@ type actor struct {
 	granted []*hold
 	askers  []chan error // wait for the goal
 	crashes crashes
+	doors   doors
 	timer   *time.Timer
 }
 
@@ -80,17 +86,24 @@ func newActor(r Record, w *World) *actor {
 		id: r.ID, spec: r.Spec, world: w,
 		log:     w.Log.With(logattr.Instance(r.ID), logattr.Handle(r.Spec.Handle)),
 		unlist:  func() {},
+		whoHas:  func(uint16) string { return "" },
 		publish: func(Change) {},
 		mailbox: make(chan request),
 		born:    make(chan struct{}),
 		left:    make(chan struct{}),
+		deaf:    make(chan struct{}),
 		ended:   make(chan struct{}),
 		done:    make(chan result, 1),
 		snap:    Snap{Enabled: r.Enabled},
 		record:  r,
 		since:   time.Now(),
 		timer:   t,
+		doors:   doors{},
 	}
+	// Ports change while the instance lives: they are the record's, which is the actor's
+	// alone.
+	a.record.Spec.Expose = slices.Clone(r.Spec.Expose)
+	a.spec.Expose = nil
 	a.refresh()
 	return a
 }
@@ -107,6 +120,7 @@ func (a *actor) bornIn(state State, op func(context.Context) result) {
 func (a *actor) run() {
 	defer close(a.ended)
 	defer a.ops.Wait()
+	defer close(a.deaf) // or those that are waited for could wait to be heard
 	if a.first != nil {
 		a.begin(a.first)
 	} else {
@@ -139,6 +153,7 @@ func (a *actor) run() {
 
 // letGo leaves the machine, if there is one, to the next daemon.
 func (a *actor) letGo() {
+	a.closeDoors()
 	for !a.snap.State.Settled() {
 		a.finish(<-a.done)
 	}
@@ -164,6 +179,17 @@ func (a *actor) take(r request) {
 	case r.gaveUp:
 		a.forget(r.hold)
 		return
+	case r.do != nil:
+		r.ask <- r.do()
+		return
+	case r.ev.Kind == Start || r.ev.Kind == Restart:
+		// They enable the instance: its ports are open, or it does not start.
+		if err := a.openDoors(); err != nil {
+			a.decline(r, err)
+			return
+		}
+	}
+	switch {
 	case r.exit != nil:
 		r.ev.Kind = a.programEnded(*r.exit)
 	case r.ev.Kind == Release:
@@ -179,6 +205,15 @@ func (a *actor) take(r request) {
 		a.askers = append(a.askers, r.ask)
 	}
 	a.step(r.ev)
+}
+
+// decline answers a request that does not reach the core.
+func (a *actor) decline(r request, err error) {
+	if r.hold != nil {
+		r.hold.reply <- answer{err: err}
+	} else {
+		r.ask <- err
+	}
 }
 
 // forget takes back what a caller that went away asked for.
@@ -230,6 +265,9 @@ func (a *actor) step(ev Event) {
 	if before.State != a.snap.State && a.snap.State == Stopped || before.Enabled != a.snap.Enabled {
 		a.remember()
 	}
+	if a.snap.State == Erasing || before.Enabled && !a.snap.Enabled {
+		a.closeDoors()
+	}
 	for _, e := range effects {
 		a.perform(e)
 	}
@@ -266,6 +304,9 @@ func (a *actor) perform(e Effect) {
 	case DoBoot:
 		a.begin(a.boot)
 	case DoPause:
+		if a.snap.Goal == ToPaused {
+			l.wires.hangUp() // nobody is cut off by the idle policy: connections hold
+		}
 		a.begin(func(ctx context.Context) result { return result{err: l.machine.Pause(ctx)} })
 	case DoResume:
 		a.begin(func(ctx context.Context) result { return result{err: a.resume(ctx, l)} })
@@ -327,14 +368,18 @@ func (a *actor) begin(op func(context.Context) result) {
 // release, once. After an error there is nothing to give back.
 func (a *actor) hold(ctx context.Context, kind EventKind, owner string) (*hold, *live, error) {
 	h := &hold{owner: owner, reply: make(chan answer, 1)}
-	if err := a.send(ctx, request{ev: Event{Kind: kind}, hold: h}); err != nil {
-		return nil, nil, err
-	}
-	l, err := a.granting(ctx, h)
+	l, err := a.obtain(ctx, kind, h)
 	if err != nil {
 		return nil, nil, err
 	}
 	return h, l, nil
+}
+
+func (a *actor) obtain(ctx context.Context, kind EventKind, h *hold) (*live, error) {
+	if err := a.send(ctx, request{ev: Event{Kind: kind}, hold: h}); err != nil {
+		return nil, err
+	}
+	return a.granting(ctx, h)
 }
 
 // firstHold makes somebody wait for the operation that the actor is born in. It is
@@ -362,12 +407,22 @@ func (a *actor) release(h *hold) { a.tell(request{ev: Event{Kind: Release}, hold
 
 // ask makes an explicit request and waits until it has come true.
 func (a *actor) ask(ctx context.Context, kind EventKind) error {
-	reply := make(chan error, 1)
-	if err := a.send(ctx, request{ev: Event{Kind: kind}, ask: reply}); err != nil {
+	return a.demand(ctx, request{ev: Event{Kind: kind}})
+}
+
+// instruct has the actor do something that changes no state. do must not take long.
+func (a *actor) instruct(ctx context.Context, do func() error) error {
+	return a.demand(ctx, request{do: do})
+}
+
+// demand sends a request and waits for its answer.
+func (a *actor) demand(ctx context.Context, r request) error {
+	r.ask = make(chan error, 1)
+	if err := a.send(ctx, r); err != nil {
 		return err
 	}
 	select {
-	case err := <-reply:
+	case err := <-r.ask:
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -378,7 +433,7 @@ func (a *actor) send(ctx context.Context, r request) error {
 	select {
 	case a.mailbox <- r:
 		return nil
-	case <-a.ended:
+	case <-a.deaf:
 		return ErrDeleted
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -389,6 +444,6 @@ func (a *actor) send(ctx context.Context, r request) error {
 func (a *actor) tell(r request) {
 	select {
 	case a.mailbox <- r:
-	case <-a.ended:
+	case <-a.deaf:
 	}
 }

@@ -46,13 +46,17 @@ func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
 		return nil, err
 	}
 	if a.output, err = s.world.Logs.Open(a.id); err == nil {
+		err = a.openDoors()
+	}
+	if err == nil {
 		err = s.world.Store.SaveInstance(ctx, a.record)
 	}
 	if err != nil {
+		a.closeDoors()
 		s.remove(a)
 		return nil, errors.Join(err, s.world.Ground.Clear(a.id))
 	}
-	a.bornIn(Booting, a.boot)
+	a.bornIn(Booting, a.boot) // refreshes the view, ports included
 	return a, nil
 }
 

@@ -22,10 +22,13 @@ type live struct {
 	machine vmm.Machine
 	guest   Guest
 	program Attachment
+	network Network
+	wires   wires
 
-	started time.Time
-	gone    chan struct{} // closed when the machine has ended; exit is set then
-	exit    vmm.Exit
+	started  time.Time     // the program, or when it was found running
+	patience time.Duration // what the program has from then until it must listen
+	gone     chan struct{} // closed when the machine has ended; exit is set then
+	exit     vmm.Exit
 
 	mu      sync.Mutex
 	orphans []guestproto.ExecID // to be killed when the guest is awake
@@ -148,16 +151,21 @@ func (a *actor) boot(ctx context.Context) result {
 		return result{err: a.startFault(ctx, err)}
 	}
 	l := a.follow(ctx, m)
+	l.patience = a.world.Limits.Listen
 	if a.output != nil {
 		a.output.Restart()
 	}
 	err = a.enter(ctx, l, func(ctx context.Context) error {
+		if err := a.plug(ctx, l); err != nil {
+			return err
+		}
 		if err := a.link(ctx, l, a.hello()); err != nil {
 			return err
 		}
 		if err := l.guest.Spawn(ctx, a.program()); err != nil {
 			return err
 		}
+		l.started = time.Now()
 		return a.attach(ctx, l, 0)
 	})
 	if err != nil {
@@ -177,7 +185,7 @@ func (a *actor) startFault(ctx context.Context, err error) error {
 
 // follow watches a machine that has been started or found.
 func (a *actor) follow(ctx context.Context, m vmm.Machine) *live {
-	l := &live{machine: m, gone: make(chan struct{}), started: time.Now()}
+	l := &live{machine: m, gone: make(chan struct{}), started: time.Now(), wires: newWires()}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	a.ops.Go(func() {
 		defer close(l.gone)
@@ -284,6 +292,9 @@ func (a *actor) adopt(m vmm.Machine) func(context.Context) result {
 		defer cancel()
 		l := a.follow(ctx, m)
 		paused, err := m.Paused(ctx)
+		if err == nil {
+			err = a.plug(ctx, l)
+		}
 		if err == nil && !paused {
 			err = a.enter(ctx, l, func(ctx context.Context) error { return a.join(ctx, l) })
 		}

@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"io"
+	"net"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/frame"
@@ -51,6 +52,10 @@ type Guest interface {
 	Attach(ctx context.Context, exec guestproto.ExecID, offset uint64) (Attachment, error)
 
 	Kill(ctx context.Context, exec guestproto.ExecID, signal int) error
+
+	// Dial connects to host:port inside the guest, over the link. A port on which
+	// nothing listens is fault.Unavailable. The connection has CloseWrite.
+	Dial(ctx context.Context, addr string) (net.Conn, error)
 
 	// Thaw sets the guest's clock and reseeds its random numbers, then lets frozen
 	// processes run.

@@ -120,11 +120,15 @@ func (a *actor) note(err error) {
 // remember stores what must outlive the daemon. It fails softly: the instance goes
 // on, and the next change tries again.
 func (a *actor) remember() {
-	if a.spec.Ephemeral {
-		return
-	}
-	a.record.Enabled = a.snap.Enabled
-	if err := a.world.Store.SaveInstance(context.Background(), a.record); err != nil {
+	if err := a.save(); err != nil {
 		a.log.Error("remember", logattr.Err(err))
 	}
+}
+
+func (a *actor) save() error {
+	if a.spec.Ephemeral {
+		return nil
+	}
+	a.record.Enabled = a.snap.Enabled
+	return a.world.Store.SaveInstance(context.Background(), a.record)
 }

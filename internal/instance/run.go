@@ -34,6 +34,11 @@ func (s *Set) Run(ctx context.Context, spec Spec) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.openDoors(); err != nil {
+		s.remove(a)
+		return nil, err
+	}
+	a.refresh()
 	s.begin(a)
 	_, l, err := a.hold(ctx, Start, "run")
 	if err != nil {

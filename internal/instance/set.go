@@ -100,6 +100,7 @@ func (s *Set) add(r Record) (*actor, error) {
 	s.actors[r.ID] = a
 	s.handles[r.Spec.Handle] = r.ID
 	a.unlist = func() { s.remove(a) }
+	a.whoHas = s.whoHas
 	a.publish = s.publish
 	return a, nil
 }
@@ -112,6 +113,17 @@ func (s *Set) remove(a *actor) {
 	defer s.mu.Unlock()
 	delete(s.actors, a.id)
 	delete(s.handles, a.spec.Handle)
+}
+
+// whoHas returns the name of the instance that has a public port, or "".
+func (s *Set) whoHas(port uint16) string {
+	for _, a := range s.all() {
+		v := a.view.Load()
+		if v.Enabled && slices.ContainsFunc(v.Spec.Expose, func(e Expose) bool { return e.Public == port }) {
+			return v.Spec.Handle
+		}
+	}
+	return ""
 }
 
 func newRecord(spec Spec) Record {
@@ -251,6 +263,10 @@ func (s *Set) adopt(ctx context.Context, r Record) error {
 	}
 	if a.output, err = s.world.Logs.Open(r.ID); err != nil {
 		return err
+	}
+	if r.Enabled {
+		a.reopenDoors()
+		a.refresh()
 	}
 	m, err := s.world.Driver.Adopt(ctx, s.world.Ground.Dir(r.ID))
 	switch {

@@ -34,6 +34,7 @@ type Spec struct {
 	Memory    size.Bytes
 	VCPUs     int
 	Disk      size.Bytes
+	Expose    []Expose       // ports that are open on the host
 	Ephemeral bool           // deleted when its program ends or its client goes
 	Stdin     bool           // the program reads its standard input from the client
 	TTY       *frame.Winsize // the program gets a terminal of that size
@@ -87,6 +88,9 @@ func (s *Spec) Complete(d Defaults) error {
 	case s.bulk() > MaxCommand:
 		return fault.New(fault.Invalid, "command and environment of %v are too large", s.bulk()).
 			WithHint("keep them under %v; pass large data through stdin or a file", MaxCommand)
+	}
+	if err := completeExposes(s.Expose); err != nil {
+		return err
 	}
 	for k := range s.Env {
 		if !validEnvName(k) {

@@ -14,6 +14,8 @@ type View struct {
 	State State
 	Goal  Goal
 	Holds []HoldView // what keeps it awake, oldest first
+	// Clients is how many connections to its ports hold it awake.
+	Clients int
 	// Memory and DiskUse measure what the instance takes of the host now.
 	Memory  func() (size.Bytes, error)
 	DiskUse func() (size.Bytes, error)
@@ -54,8 +56,12 @@ func (a *actor) refresh() {
 	v := &View{Record: a.record, State: a.snap.State, Goal: a.snap.Goal, Memory: noMemory}
 	v.DiskUse = func() (size.Bytes, error) { return a.world.Ground.DiskUse(a.id) }
 	v.Spec.Command = slices.Clone(a.spec.Command)
+	v.Spec.Expose = slices.Clone(a.record.Spec.Expose)
 	for _, h := range a.granted {
 		v.Holds = append(v.Holds, HoldView{h.owner, h.since})
+		if h.client {
+			v.Clients++
+		}
 	}
 	if l := a.live; l != nil {
 		v.Memory = func() (size.Bytes, error) {

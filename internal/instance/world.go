@@ -15,6 +15,8 @@ type World struct {
 	Linker   Linker
 	Store    Store
 	Logs     Logs
+	Networks Networks // nil gives machines no network
+	Doors    Doors    // nil opens no ports
 	Log      *slog.Logger
 	Limits   Limits
 	Defaults Defaults
@@ -36,11 +38,14 @@ type Limits struct {
 	Thaw time.Duration
 	// Adopt protects a daemon that starts from guests that do not answer it.
 	Adopt time.Duration
+	// Listen is what a program has from its start until it must listen on a port that
+	// a client wants.
+	Listen time.Duration
 	// Kill protects the daemon from a VMM that cannot even be killed.
 	Kill time.Duration
 }
 
 // DefaultLimits are the limits of a daemon.
 func DefaultLimits() Limits {
-	return Limits{Boot: 90 * time.Second, Grace: 10 * time.Second, PowerOff: 5 * time.Second, Thaw: 10 * time.Second, Adopt: 5 * time.Second, Kill: 20 * time.Second}
+	return Limits{Boot: 90 * time.Second, Grace: 10 * time.Second, PowerOff: 5 * time.Second, Thaw: 10 * time.Second, Adopt: 5 * time.Second, Listen: 30 * time.Second, Kill: 20 * time.Second}
 }

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/size"
@@ -257,6 +258,10 @@ type stubGuest struct {
 func (g *stubGuest) Spawn(context.Context, guestproto.Spawn) error { return g.w.spawnErr }
 func (g *stubGuest) Kill(context.Context, guestproto.ExecID, int) error {
 	return nil
+}
+
+func (g *stubGuest) Dial(context.Context, string) (net.Conn, error) {
+	return nil, fault.New(fault.Unavailable, "refused")
 }
 
 func (g *stubGuest) Thaw(context.Context) error { return nil }
