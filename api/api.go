@@ -30,6 +30,9 @@ type Status struct {
 	VMM          string       `json:"vmm"`       // version of the VMM
 	Capabilities Capabilities `json:"capabilities"`
 	Instances    int          `json:"instances"` // how many run now
+	// Router is the address of the HTTP router, or "" where it could not be opened, or is
+	// switched off.
+	Router string `json:"router"`
 }
 
 // Capabilities says what the driver in use can do.
@@ -53,6 +56,7 @@ type RunRequest struct {
 	MemoryMB int64             `json:"memory_mb,omitempty"`
 	VCPUs    int               `json:"vcpus,omitempty"`
 	DiskMB   int64             `json:"disk_mb,omitempty"`
+	Expose   []ExposeRequest   `json:"expose,omitempty"`
 	Stdin    bool              `json:"stdin,omitempty"`
 	TTY      *Winsize          `json:"tty,omitempty"`
 }

@@ -13,6 +13,7 @@ type CreateRequest struct {
 	DiskMB   int64             `json:"disk_mb,omitempty"`
 	Workdir  string            `json:"workdir,omitempty"`
 	User     string            `json:"user,omitempty"`
+	Expose   []ExposeRequest   `json:"expose,omitempty"` // ports that are open as long as the instance is there and not disabled
 	// PauseAfterS is how many seconds nothing must hold the instance before it is
 	// paused; 0 is never, nil the daemon's default.
 	PauseAfterS *int64 `json:"pause_after_s,omitempty"`
@@ -30,6 +31,8 @@ type Created struct {
 	Handle   string   `json:"handle"`
 	ImageRef string   `json:"image_ref"`
 	Kit      string   `json:"kit"`
+
+	Endpoints []Endpoint `json:"endpoints"`
 }
 
 // The states of an instance on the wire.
@@ -57,27 +60,21 @@ type Instance struct {
 	Endpoints         []Endpoint `json:"endpoints"`
 }
 
-// Endpoint is a port of an instance that is open on the host.
-type Endpoint struct {
-	GuestPort  int    `json:"guest_port"`
-	PublicPort int    `json:"public_port"`
-	Protocol   string `json:"protocol"`
-}
-
 // InstanceInfo answers GET /v1/instances/{id}.
 type InstanceInfo struct {
 	Instance
-	Hibernated bool   `json:"hibernated"`
-	Driver     string `json:"driver"`
-	Isolation  string `json:"isolation"`
-	MemoryMB   int64  `json:"memory_mb"`
-	VCPUs      int    `json:"vcpus"`
-	DiskMB     int64  `json:"disk_mb"`
-	MemoryUsed int64  `json:"memory_used"` // bytes of the host, now
-	DiskUsed   int64  `json:"disk_used"`   // bytes of the host
-	PauseAfter int64  `json:"pause_after_s"`
-	Why        string `json:"why,omitempty"` // why it is stopped
-	Holds      []Hold `json:"holds"`         // what keeps it awake
+	Hibernated  bool   `json:"hibernated"`
+	Driver      string `json:"driver"`
+	Isolation   string `json:"isolation"`
+	MemoryMB    int64  `json:"memory_mb"`
+	VCPUs       int    `json:"vcpus"`
+	DiskMB      int64  `json:"disk_mb"`
+	MemoryUsed  int64  `json:"memory_used"` // bytes of the host, now
+	DiskUsed    int64  `json:"disk_used"`   // bytes of the host
+	PauseAfter  int64  `json:"pause_after_s"`
+	ExposePorts []int  `json:"expose_ports"`  // of the guest
+	Why         string `json:"why,omitempty"` // why it is stopped
+	Holds       []Hold `json:"holds"`         // what keeps it awake
 }
 
 // Hold is one reason for an instance to be awake.

@@ -70,7 +70,10 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		{"isolation", i.Isolation + ", " + i.Driver},
 	}
 	for _, e := range i.Endpoints {
-		lines = append(lines, [2]string{"port", fmt.Sprintf("%d/%s at 127.0.0.1:%d", e.GuestPort, e.Protocol, e.PublicPort)})
+		lines = append(lines, [2]string{"port", fmt.Sprintf("%d at %s", e.GuestPort, e.URL())})
+	}
+	if i.ActiveConnections > 0 {
+		lines = append(lines, [2]string{"connections", strconv.Itoa(i.ActiveConnections)})
 	}
 	for _, h := range i.Holds {
 		lines = append(lines, [2]string{"awake for", h.Owner + ", since " + spanText(now.Sub(h.Since))})

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -30,7 +31,7 @@ func newInstanceStart(a *app) *cobra.Command {
 "aegis logs". The daemon is started if it does not run.
 
 When the command ends, the instance is stopped; it runs the command again when it is needed. While
-nothing needs it, it is paused. A name is made of letters, digits, '.', '_' and '-'; without --name
+nothing needs it, it is paused. A connection to a port that is exposed wakes it. A name is made of letters, digits, '.', '_' and '-'; without --name
 the id is the name.
 
 With --name and no command, the instance of that name is started again and enabled. A command given
@@ -39,7 +40,7 @@ for one that exists must be its own; its options stay as they were.
 When the start fails, the instance stays, stopped: "aegis instance info" tells why, "aegis instance
 delete" removes it. The exit status is 126 if the command cannot be executed, 127 if it was not
 found, otherwise 1.`,
-		Example: `  aegis instance start --name web -- python3 -m http.server
+		Example: `  aegis instance start --name web --expose 8080:80 -- python3 -m http.server 80
   aegis instance start --env PORT=80 --memory 1G --pause-after 5m -- ./serve
   aegis instance start --name web      # again, after it was stopped or disabled`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -77,7 +78,7 @@ func (o *instanceStartOptions) run(ctx context.Context, command []string) error 
 	created, again, err := o.app.client().Launch(ctx, api.CreateRequest{
 		Command: command, Env: o.spec.env.merged(), Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
-		PauseAfterS: o.pauseAfter.wholeSeconds(),
+		Expose: o.spec.expose.requests(), PauseAfterS: o.pauseAfter.wholeSeconds(),
 	})
 	if err != nil {
 		return err
@@ -89,7 +90,11 @@ func (o *instanceStartOptions) run(ctx context.Context, command []string) error 
 	if again {
 		verb = "restarted"
 	}
-	return o.app.print("Instance %s: %s\nHandle: %s\n", verb, created.ID, created.Handle)
+	text := fmt.Sprintf("Instance %s: %s\nHandle: %s\n", verb, created.ID, created.Handle)
+	for _, e := range created.Endpoints {
+		text += fmt.Sprintf("URL: %s\n", e.URL())
+	}
+	return o.app.print("%s", text)
 }
 
 // checkStored compares what was asked for with the instance of that name, if there is

@@ -21,6 +21,21 @@ func oneRef(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
+// refAnd takes an instance and one more argument, which is called that.
+func refAnd(what string) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return usage(cmd, "name an instance, by its handle or id")
+		case len(args) == 1:
+			return usage(cmd, "name a %s", what)
+		case len(args) > 2:
+			return usage(cmd, "stray argument %q", args[2])
+		}
+		return nil
+	}
+}
+
 // refAndCommand takes an instance, and a command behind "--".
 func refAndCommand(cmd *cobra.Command, args []string) error {
 	dash := cmd.ArgsLenAtDash()

@@ -58,7 +58,7 @@ func (o *runOptions) run(ctx context.Context, command []string) error {
 	req := api.RunRequest{
 		Command: command, Env: o.spec.env.merged(), Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
-		Stdin: s.stdin, TTY: s.size(),
+		Expose: o.spec.expose.requests(), Stdin: s.stdin, TTY: s.size(),
 	}
 	if o.tty {
 		req.Env = withTerm(req.Env, o.app.lookup)
@@ -66,6 +66,9 @@ func (o *runOptions) run(ctx context.Context, command []string) error {
 	attach, err := o.app.start(ctx, req)
 	if err != nil {
 		return err
+	}
+	if len(req.Expose) > 0 {
+		o.app.sayPorts(ctx, attach.Instance())
 	}
 	status, err := s.stream(ctx, attach)
 	if err != nil {
@@ -75,6 +78,17 @@ func (o *runOptions) run(ctx context.Context, command []string) error {
 		return statusError(status)
 	}
 	return nil
+}
+
+// sayPorts tells where the ports of an instance are open. One that has ended has none.
+func (a *app) sayPorts(ctx context.Context, ref string) {
+	info, err := a.client().Info(ctx, ref)
+	if err != nil {
+		return
+	}
+	for _, e := range info.Endpoints {
+		a.say("port %d is open at %s", e.GuestPort, e.URL())
+	}
 }
 
 // start runs the request in the daemon, which it starts if none runs.

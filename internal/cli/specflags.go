@@ -17,11 +17,13 @@ type specFlags struct {
 	memory  sizeFlag
 	cpus    countFlag
 	disk    sizeFlag
+	expose  exposeFlags
 }
 
 // add adds the options to a command's, in the order of its help.
 func (s *specFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.name, "name", "", "`NAME` of the instance, also its hostname")
+	s.expose.add(f)
 	s.env.add(f)
 	f.StringVar(&s.workdir, "workdir", "", "`DIR` in the VM in which the command starts")
 	f.StringVar(&s.user, "user", "", "`USER[:GROUP]` in the VM, by name or number, that the command runs as")

@@ -63,6 +63,10 @@ func (a *app) status(ctx context.Context) (api.Status, error) {
 
 // statusText is what `up` and `status` tell of a daemon that runs.
 func statusText(s api.Status) string {
-	return fmt.Sprintf("aegisd     %s, process %d\nhome       %s\nbackend    %s %s, %s\nisolation  %s\n",
-		s.Version, s.PID, s.Home, s.Backend, s.VMM, s.Accel, s.Isolation)
+	router := "off"
+	if s.Router != "" {
+		router = "http://" + s.Router
+	}
+	return fmt.Sprintf("aegisd     %s, process %d\nhome       %s\nbackend    %s %s, %s\nisolation  %s\nrouter     %s\n",
+		s.Version, s.PID, s.Home, s.Backend, s.VMM, s.Accel, s.Isolation, router)
 }

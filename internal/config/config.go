@@ -25,6 +25,8 @@ type Config struct {
 	CPUs   int
 	Disk   size.Bytes
 
+	Router string // address of the HTTP router, or "off"
+
 	LogLevel  slog.Level
 	LogFormat LogFormat
 	LogSize   size.Bytes // at which the log is cut off; twice as much is kept

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +33,19 @@ var settings = []setting{
 	bytes("disk", "8G", "disk of an instance, which takes only what is written; a bare number is in MB",
 		func(c *Config) *size.Bytes { return &c.Disk }),
 	{
+		key: "router", value: "127.0.0.1:8099", doc: "address of the HTTP router, which finds instances by name, or off",
+		set: func(c *Config, v string) error {
+			if v != RouterOff {
+				if _, err := netip.ParseAddrPort(v); err != nil {
+					return fmt.Errorf("%q is not ADDRESS:PORT or off", v)
+				}
+			}
+			c.Router = v
+			return nil
+		},
+		get: func(c *Config) string { return c.Router },
+	},
+	{
 		key: "log_level", value: "info", doc: "least severe level of the lines in aegisd.log: debug, info, warn or error",
 		set: func(c *Config, v string) error {
 			if c.LogLevel.UnmarshalText([]byte(v)) != nil {
@@ -54,6 +68,9 @@ var settings = []setting{
 	duration("kill_timeout", "20s", "how long a VMM may take to die when it is killed",
 		func(c *Config) *time.Duration { return &c.KillTimeout }),
 }
+
+// RouterOff is the value of the setting router that opens none.
+const RouterOff = "off"
 
 // Keys returns the keys of all settings, in the order of the table.
 func Keys() []string {

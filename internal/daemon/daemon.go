@@ -24,6 +24,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/metrics"
 	"github.com/xfeldman/aegisvm/internal/paths"
 	"github.com/xfeldman/aegisvm/internal/presence"
+	"github.com/xfeldman/aegisvm/internal/router"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/store"
 	"github.com/xfeldman/aegisvm/internal/vmm"
@@ -79,16 +80,16 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	set, driver, err := build(ctx, o, parts)
-	if err != nil {
+	d := &daemon{Options: o, parts: parts, leaving: newLeave()}
+	if err := d.build(ctx); err != nil {
 		return err
 	}
-	if err := set.Recover(ctx); err != nil {
+	if err := d.set.Recover(ctx); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
-	leaving := newLeave()
-	failed := serve(o, set, driver, ln, leaving, parts)
-	info := driver.Info()
+	d.openFront(ctx)
+	failed := d.serve(ln)
+	info := d.driver.Info()
 	o.Log.InfoContext(ctx, "serving", logattr.Version(buildinfo.Version()), logattr.PID(os.Getpid()),
 		logattr.Driver(info.Name), logattr.Accel(info.Accel), logattr.Why(info.Why))
 	if o.Ready != nil {
@@ -98,7 +99,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	case <-ctx.Done():
 		o.Log.InfoContext(ctx, "stopping", logattr.Err(context.Cause(ctx)))
 		return nil
-	case <-leaving.asked:
+	case <-d.leaving.asked:
 		o.Log.InfoContext(ctx, "stopping with all instances")
 		return nil
 	case err := <-failed:
@@ -129,46 +130,58 @@ func listen(ctx context.Context, home paths.Home, parts *stack) (net.Listener, e
 	return ln, nil
 }
 
+// daemon is what Run builds.
+type daemon struct {
+	Options
+
+	parts   *stack
+	leaving *leave
+	driver  vmm.Driver
+	set     *instance.Set
+	router  string // address of the HTTP router, or ""
+}
+
 // build makes the core and what it stands on.
-func build(ctx context.Context, o Options, parts *stack) (*instance.Set, vmm.Driver, error) {
-	home := o.Config.Home
-	driver, ground, memory := o.Driver, o.Ground, o.Memory
-	if memory == nil {
-		memory = hostMemory
+func (d *daemon) build(ctx context.Context) error {
+	home := d.Config.Home
+	if d.Options.Memory == nil {
+		d.Options.Memory = hostMemory
 	}
-	if driver == nil {
+	if d.driver = d.Options.Driver; d.driver == nil {
 		var err error
-		if driver, err = drivers.Open(ctx, o.Config, o.Log); err != nil {
-			return nil, nil, err
+		if d.driver, err = drivers.Open(ctx, d.Config, d.Log); err != nil {
+			return err
 		}
 	}
-	if ground == nil {
+	if d.Options.Ground == nil {
 		harness, err := paths.Program("aegis-harness")
 		if err != nil {
-			return nil, nil, fault.Wrap(fault.Unavailable, err, "the program for the VMs is missing").By(fault.Host).
+			return fault.Wrap(fault.Unavailable, err, "the program for the VMs is missing").By(fault.Host).
 				WithHint("install AegisVM again, or run make build in its source")
 		}
-		ground = machine.NewGround(home, harness)
+		d.Options.Ground = machine.NewGround(home, harness)
 	}
 	db, err := store.Open(ctx, home.Database())
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	parts.push("database", func(context.Context) error { return db.Close() })
-	return instance.NewSet(instance.World{
-		Driver: driver,
-		Ground: ground,
-		Linker: guestlink.Linker{Log: o.Log},
+	d.parts.push("database", func(context.Context) error { return db.Close() })
+	d.set = instance.NewSet(instance.World{
+		Driver: d.driver,
+		Ground: d.Options.Ground,
+		Linker: guestlink.Linker{Log: d.Log},
 		Store:  db,
 		Logs: logstore.Folder{
 			Dir:    func(id instance.ID) string { return home.Instance(string(id)) },
 			Limits: logstore.DefaultLimits,
 		},
-		Log:      o.Log,
-		Limits:   limits(o.Config),
-		Defaults: instance.Defaults{Memory: o.Config.Memory, VCPUs: o.Config.CPUs, Disk: o.Config.Disk},
-		Memory:   memory,
-	}), driver, nil
+		Doors:    router.Doors{Log: d.Log},
+		Log:      d.Log,
+		Limits:   limits(d.Config),
+		Defaults: instance.Defaults{Memory: d.Config.Memory, VCPUs: d.Config.CPUs, Disk: d.Config.Disk},
+		Memory:   d.Options.Memory,
+	})
+	return nil
 }
 
 func limits(c *config.Config) instance.Limits {
@@ -183,16 +196,16 @@ func stopTimeout(c *config.Config) time.Duration {
 }
 
 // serve answers on ln. The channel tells when that fails.
-func serve(o Options, set *instance.Set, driver vmm.Driver, ln net.Listener, leaving *leave, parts *stack) <-chan error {
-	numbers := metrics.New(set.List)
-	changes, _ := set.Watch() // ends with the set
+func (d *daemon) serve(ln net.Listener) <-chan error {
+	numbers := metrics.New(d.set.List)
+	changes, _ := d.set.Watch() // ends with the set
 	server := httpapi.New(httpapi.Config{
-		Runner:    runner{set},
-		Instances: set,
-		Status:    func() api.Status { return status(o.Config.Home, set, driver) },
-		Shutdown:  leaving.stopAll,
+		Runner:    runner{d.set},
+		Instances: d.set,
+		Status:    d.status,
+		Shutdown:  d.leaving.stopAll,
 		Metrics:   numbers.Handler(),
-		Log:       o.Log,
+		Log:       d.Log,
 	}, os.Getuid())
 	failed, served, counted := make(chan error, 1), make(chan struct{}), make(chan struct{})
 	go func() {
@@ -207,10 +220,10 @@ func serve(o Options, set *instance.Set, driver vmm.Driver, ln net.Listener, lea
 	}()
 	// The two stop together: streams end when their runs do, and the runs' clients
 	// are told through them.
-	parts.push("instances and API", func(ctx context.Context) error {
+	d.parts.push("instances and API", func(ctx context.Context) error {
 		closed := make(chan error, 1)
 		go func() { closed <- server.Close(ctx) }()
-		err := set.Close(ctx, !leaving.stopsAll())
+		err := d.set.Close(ctx, !d.leaving.stopsAll())
 		server.Hurry()
 		err = errors.Join(err, <-closed)
 		<-served
@@ -220,13 +233,13 @@ func serve(o Options, set *instance.Set, driver vmm.Driver, ln net.Listener, lea
 	return failed
 }
 
-func status(home paths.Home, set *instance.Set, driver vmm.Driver) api.Status {
-	info := driver.Info()
+func (d *daemon) status() api.Status {
+	info := d.driver.Info()
 	return api.Status{
 		Status:    "running",
 		Version:   buildinfo.Version(),
 		PID:       os.Getpid(),
-		Home:      string(home),
+		Home:      string(d.Config.Home),
 		Backend:   info.Name,
 		Accel:     info.Accel,
 		Isolation: string(info.Isolation),
@@ -234,6 +247,7 @@ func status(home paths.Home, set *instance.Set, driver vmm.Driver) api.Status {
 		Capabilities: api.Capabilities{
 			Pause: info.Abilities.Pause, Save: info.Abilities.Save, Fork: info.Abilities.Fork,
 		},
-		Instances: set.Len(),
+		Instances: d.set.Len(),
+		Router:    d.router,
 	}
 }

@@ -32,6 +32,8 @@ type Instances interface {
 	Disable(ctx context.Context, ref string) error
 	Restart(ctx context.Context, ref string) error
 	Delete(ctx context.Context, ref string) error
+	Expose(ctx context.Context, ref string, e instance.Expose) (instance.Expose, error)
+	Unexpose(ctx context.Context, ref string, guestPort uint16) error
 	Prune(ctx context.Context, age time.Duration) ([]instance.ID, error)
 	Exec(ctx context.Context, ref string, spec instance.ExecSpec) (*instance.Exec, error)
 	Lines(ctx context.Context, ref string, q instance.LogQuery) (iter.Seq2[instance.LogLine, error], error)
@@ -109,6 +111,7 @@ func created(v instance.View, waited bool) api.Created {
 	}
 	return api.Created{
 		ID: string(v.ID), State: state, Command: v.Spec.Command, Handle: v.Spec.Handle, ImageRef: v.Spec.Image,
+		Endpoints: endpoints(v),
 	}
 }
 
@@ -116,6 +119,7 @@ func createSpec(req api.CreateRequest) (instance.Spec, error) {
 	spec, err := specOf(api.RunRequest{
 		Command: req.Command, Env: req.Env, Handle: req.Handle, Workdir: req.Workdir, User: req.User,
 		ImageRef: req.ImageRef, MemoryMB: req.MemoryMB, VCPUs: req.VCPUs, DiskMB: req.DiskMB,
+		Expose: req.Expose,
 	})
 	if err != nil {
 		return instance.Spec{}, err
@@ -163,7 +167,7 @@ func instanceOf(v instance.View) api.Instance {
 		ID: string(v.ID), Handle: v.Spec.Handle, State: v.State.Wire(), Enabled: v.Enabled,
 		Command: v.Spec.Command, ImageRef: v.Spec.Image,
 		CreatedAt: v.Created, UpdatedAt: v.Updated, LastActiveAt: timeOf(v.Active), StoppedAt: timeOf(v.Stopped),
-		Endpoints: []api.Endpoint{},
+		ActiveConnections: v.Clients, Endpoints: endpoints(v),
 	}
 }
 
@@ -186,6 +190,10 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 		Driver:   status.Backend, Isolation: status.Isolation,
 		MemoryMB: v.Spec.Memory.MiB(), VCPUs: v.Spec.VCPUs, DiskMB: v.Spec.Disk.MiB(),
 		PauseAfter: int64(v.Spec.PauseAfter / time.Second), Why: v.Why, Holds: []api.Hold{},
+		ExposePorts: []int{},
+	}
+	for _, e := range v.Spec.Expose {
+		info.ExposePorts = append(info.ExposePorts, int(e.Guest))
 	}
 	for _, h := range v.Holds {
 		info.Holds = append(info.Holds, api.Hold{Owner: h.Owner, Since: h.Since})

@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
+	"regexp"
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -17,6 +17,8 @@ import (
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
+
+var pathParameter = regexp.MustCompile(`{(\w+)}`)
 
 // document makes the OpenAPI document of the table of routes.
 func document(t *testing.T) *openapi3.T {
@@ -40,8 +42,8 @@ func document(t *testing.T) *openapi3.T {
 		op := openapi3.NewOperation()
 		op.Summary = r.does
 		op.Responses = openapi3.NewResponses(openapi3.WithName("default", failure))
-		if strings.Contains(r.path, "{id}") {
-			op.AddParameter(openapi3.NewPathParameter("id").WithSchema(openapi3.NewStringSchema()))
+		for _, name := range pathParameter.FindAllStringSubmatch(r.path, -1) {
+			op.AddParameter(openapi3.NewPathParameter(name[1]).WithSchema(openapi3.NewStringSchema()))
 		}
 		for _, q := range r.query {
 			op.AddParameter(openapi3.NewQueryParameter(q).WithSchema(openapi3.NewStringSchema()))

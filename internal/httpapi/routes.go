@@ -46,6 +46,8 @@ func (s *Server) routes() []route {
 		{method: http.MethodPost, path: one + "/disable", handle: s.change(Instances.Disable, "disabled"), does: "Stop the VM; only a start starts it again", out: done},
 		{method: http.MethodPost, path: one + "/pause", handle: s.change(Instances.Pause, api.StatePaused), does: "Stop the vCPUs", out: done},
 		{method: http.MethodPost, path: one + "/resume", handle: s.change(Instances.Resume, api.StateRunning), does: "Wake", out: done},
+		{method: http.MethodPost, path: one + "/expose", handle: s.expose, does: "Open a port of the guest on the host", in: api.ExposeRequest{}, out: api.Exposed{}},
+		{method: http.MethodDelete, path: one + "/expose/{guest_port}", handle: s.unexpose, does: "Close a port", out: done},
 		{method: http.MethodPost, path: one + "/exec", handle: s.exec, does: "Run a command in the instance, as an attach stream or as lines", in: api.ExecRequest{}, out: api.LogEntry{}, lines: true},
 		{method: http.MethodGet, path: one + "/logs", handle: s.logs, does: "Lines of the log", out: api.LogEntry{}, query: []string{"follow", "since", "tail", "exec_id", "execs"}, lines: true},
 		{method: http.MethodGet, path: one + "/files", handle: s.readFiles, does: "A file or tree of the VM, as a tar archive", out: tarball(""), query: []string{"path"}},

@@ -85,7 +85,12 @@ func specOf(req api.RunRequest) (instance.Spec, error) {
 			return instance.Spec{}, fault.New(fault.Invalid, "%s cannot be %d", field, mb)
 		}
 	}
+	expose, err := exposesOf(req.Expose)
+	if err != nil {
+		return instance.Spec{}, err
+	}
 	return instance.Spec{
+		Expose:    expose,
 		Handle:    req.Handle,
 		Command:   req.Command,
 		Env:       req.Env,

@@ -114,7 +114,7 @@ func (h *host) aegis(args ...string) *exec.Cmd {
 
 func (h *host) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(h.bin, "aegis"), args...)
-	cmd.Env = append(os.Environ(), "AEGIS_HOME="+h.home, "NO_COLOR=1")
+	cmd.Env = append(os.Environ(), "AEGIS_HOME="+h.home, "NO_COLOR=1", "AEGIS_ROUTER=off")
 	cmd.Env = append(cmd.Env, h.env...)
 	return cmd
 }

@@ -59,6 +59,7 @@ func setup(env *testscript.Env) error {
 	home := filepath.Join(env.WorkDir, "home")
 	env.Setenv("AEGIS_HOME", home)
 	env.Setenv("TERM", "dumb")
+	env.Setenv("AEGIS_ROUTER", "off") // scripts run side by side
 	env.Defer(func() {
 		cmd := exec.Command("aegis", "down")
 		cmd.Env = env.Vars
