@@ -71,6 +71,8 @@ func TestGoldenMessages(t *testing.T) {
 				BootID: "2b1d2f0e-0000-4000-8000-000000000000", Clone: true, Nameservers: []string{"192.168.127.1"},
 			},
 			Thaw:        &Thaw{UnixNano: 1700000000000000000, Entropy: []byte("entropy")},
+			Prepare:     true,
+			DiskBytes:   8 << 30,
 			LonelyOffMS: 30000,
 		}},
 		{"welcome", Message{ID: 1, Type: TypeHello}, Welcome{

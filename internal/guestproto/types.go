@@ -55,6 +55,13 @@ type Hello struct {
 	Owned      []Owned   `json:"owned"`           // processes the host still wants; all others are killed
 	Identity   *Identity `json:"identity,omitempty"`
 	Thaw       *Thaw     `json:"thaw,omitempty"` // done last, after the identity is set
+	// Prepare asks for what clones of a template have in common, and nothing that an
+	// instance has of its own: no identity, no disk, no thaw. Welcome comes when the
+	// machine can be saved. It needs TemplateArg.
+	Prepare bool `json:"prepare,omitempty"`
+	// DiskBytes is the size of the instance's disk. A clone waits until its kernel has
+	// heard of it; 0 is the size it has.
+	DiskBytes int64 `json:"disk_bytes,omitempty"`
 	// LonelyOffMS makes the guest power itself off when it has had no session for
 	// that long; 0 is never. It is for instances that nobody will come back to.
 	LonelyOffMS int64 `json:"lonely_off_ms,omitempty"`

@@ -82,7 +82,9 @@ func Serve(ctx context.Context, dev Device, opts Options) error {
 // system is a machine that does nothing but remember.
 type system struct{ opts Options }
 
-func (s *system) Ready(context.Context) error {
+func (s *system) Prepare(ctx context.Context) error { return s.Ready(ctx, 0) }
+
+func (s *system) Ready(context.Context, int64) error {
 	if s.opts.Rootfs != nil {
 		return &guestproto.Error{Code: guestproto.CodeRootfs, Msg: s.opts.Rootfs.Error()}
 	}

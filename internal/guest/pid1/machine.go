@@ -17,39 +17,86 @@ import (
 
 // machine implements server.System.
 type machine struct {
-	built chan struct{} // closed when the fields below are set
-	err   error
-	state *os.File // the harness's folder on the instance's disk
+	template bool  // the disk waits for a Hello that is not Prepare
+	common   *step // modules, image and network
+	own      *step // disk, root and userland
+	network  sync.WaitGroup
+	state    *os.File // the harness's folder on the instance's disk; set by own
 
 	identity sync.Mutex // one at a time
 	bootID   bool       // /proc/sys/kernel/random/boot_id is replaced
 }
 
-func newMachine() *machine { return &machine{built: make(chan struct{})} }
+func newMachine(template bool) *machine {
+	return &machine{template: template, common: newStep(), own: newStep()}
+}
 
-// build makes the root file system, the network and the cgroups.
-func (m *machine) build() {
-	defer close(m.built)
-	if err := m.make(); err != nil {
-		console("%v", err)
-		m.err = &guestproto.Error{Code: guestproto.CodeRootfs, Msg: err.Error()}
+// step is a part of building the machine. It is done once.
+type step struct {
+	once sync.Once
+	done chan struct{} // closed when err is set
+	err  error
+}
+
+func newStep() *step { return &step{done: make(chan struct{})} }
+
+// begin does the step in the background, unless that was begun before.
+func (s *step) begin(do func() error) {
+	s.once.Do(func() {
+		go func() { // ends when the step is done; wait tells
+			defer close(s.done)
+			if err := do(); err != nil {
+				console("%v", err)
+				s.err = &guestproto.Error{Code: guestproto.CodeRootfs, Msg: err.Error()}
+			}
+		}()
+	})
+}
+
+// wait waits until the step is done.
+func (s *step) wait(ctx context.Context) error {
+	select {
+	case <-s.done:
+		return s.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
-func (m *machine) make() error {
+// build begins to make the root file system, the network and the cgroups.
+func (m *machine) build() {
+	m.common.begin(m.makeCommon)
+	if !m.template {
+		m.own.begin(func() error { return m.makeOwn(0) })
+	}
+}
+
+func (m *machine) makeCommon() error {
 	if err := loadModules("root"); err != nil {
 		return err
 	}
 	// The network needs nothing of the root; a VM that has none starts without.
-	var network sync.WaitGroup
-	defer network.Wait()
-	network.Go(func() {
+	m.network.Go(func() {
 		if err := setUpNetwork(); err != nil {
 			console("network: %v", err)
 		}
 	})
+	if m.template {
+		if err := loadModules("workspace"); err != nil {
+			return err
+		}
+	}
+	return mountBase()
+}
+
+func (m *machine) makeOwn(disk int64) error {
+	<-m.common.done
+	if m.common.err != nil {
+		return m.common.err
+	}
+	defer m.network.Wait()
 	var err error
-	if m.state, err = mountRoot(); err != nil {
+	if m.state, err = mountRoot(disk); err != nil {
 		return err
 	}
 	if err := mountUserland(); err != nil {
@@ -61,14 +108,22 @@ func (m *machine) make() error {
 	return writeDefaults()
 }
 
-// Ready implements server.System.
-func (m *machine) Ready(ctx context.Context) error {
-	select {
-	case <-m.built:
-		return m.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
+// Prepare implements server.System.
+func (m *machine) Prepare(ctx context.Context) error {
+	if !m.template {
+		return &guestproto.Error{Code: guestproto.CodeInvalid, Msg: "this machine was not booted to be a template"}
 	}
+	if err := m.common.wait(ctx); err != nil {
+		return err
+	}
+	m.network.Wait()
+	return nil
+}
+
+// Ready implements server.System.
+func (m *machine) Ready(ctx context.Context, disk int64) error {
+	m.own.begin(func() error { return m.makeOwn(disk) })
+	return m.own.wait(ctx)
 }
 
 // ringFile makes the file of an output log: on the instance's disk, without a name,

@@ -19,22 +19,28 @@ const (
 	rootDir = "/aegis/root"
 )
 
-// mountRoot puts the root file system together and makes it the root. It returns
-// the folder on the instance's disk for the harness's own files.
-func mountRoot() (state *os.File, err error) {
+// mountBase mounts the image.
+func mountBase() error {
 	for _, dir := range []string{baseDir, diskDir, rootDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	base, ok := blockDevice("base")
 	if !ok {
-		return nil, fmt.Errorf("the VM has no disk named %q", "base")
+		return fmt.Errorf("the VM has no disk named %q", "base")
 	}
 	if err := (mount{base, baseDir, "erofs", unix.MS_RDONLY, ""}).do(); err != nil {
-		return nil, fmt.Errorf("the image: %w", err)
+		return fmt.Errorf("the image: %w", err)
 	}
-	if err := mountDisk(); err != nil {
+	return nil
+}
+
+// mountRoot puts the root file system together, on an instance's disk of that many
+// bytes (0 is any), and makes it the root. It returns the folder on the disk for the
+// harness's own files.
+func mountRoot(disk int64) (state *os.File, err error) {
+	if err := mountDisk(disk); err != nil {
 		return nil, fmt.Errorf("the instance's disk: %w", err)
 	}
 	for _, dir := range []string{"upper", "work", "state"} {
@@ -58,10 +64,13 @@ func mountRoot() (state *os.File, err error) {
 
 // mountDisk mounts the instance's disk, grown to the size of its device. A VM
 // without one keeps its changes in memory.
-func mountDisk() error {
+func mountDisk(size int64) error {
 	dev, ok := blockDevice("disk")
 	if !ok {
 		return mount{"disk", diskDir, "tmpfs", 0, "mode=0755"}.do()
+	}
+	if err := refresh(dev, size); err != nil {
+		return err
 	}
 	if err := (mount{dev, diskDir, "ext4", unix.MS_NOATIME, ""}).do(); err != nil {
 		return err

@@ -49,8 +49,8 @@ func Run() error {
 		return err
 	}
 	reap := newReaper()
-	m := newMachine()
-	go m.build() // ends when the root is mounted, or has failed; Ready tells
+	m := newMachine(onCommandLine(guestproto.TemplateArg))
+	m.build()
 
 	table := process.New(&launcher{reaper: reap, machine: m}, m.ringFile)
 	s := server.New(server.Config{

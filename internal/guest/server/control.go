@@ -61,7 +61,13 @@ func (s *session) hello(ctx context.Context, m guestproto.Message) (guestproto.W
 		s.conf.Port.Rekey(*h.Rekey)
 	}
 	s.setLonely(time.Duration(h.LonelyOffMS) * time.Millisecond)
-	if err := s.conf.System.Ready(ctx); err != nil {
+	if h.Prepare {
+		if err := s.conf.System.Prepare(ctx); err != nil {
+			return guestproto.Welcome{}, err
+		}
+		return s.welcome(version, nil), nil
+	}
+	if err := s.conf.System.Ready(ctx, h.DiskBytes); err != nil {
 		return guestproto.Welcome{}, err
 	}
 	execs := s.conf.Table.Keep(h.Owned)
@@ -75,13 +81,17 @@ func (s *session) hello(ctx context.Context, m guestproto.Message) (guestproto.W
 			return guestproto.Welcome{}, fmt.Errorf("thaw: %w", err)
 		}
 	}
+	return s.welcome(version, execs), nil
+}
+
+func (s *session) welcome(version int, execs []guestproto.Exec) guestproto.Welcome {
 	return guestproto.Welcome{
 		Version:   version,
 		Harness:   s.conf.Harness,
 		Abilities: s.abilities(),
 		BootNonce: s.conf.BootNonce,
 		Execs:     execs,
-	}, nil
+	}
 }
 
 // requests answers what comes after Hello. Each request runs by itself: one that

@@ -16,8 +16,12 @@ import (
 
 // System is the machine around the processes.
 type System interface {
-	// Ready waits until processes can be started. Its error is the answer to Hello.
-	Ready(ctx context.Context) error
+	// Prepare waits until the machine can be saved as a template. Its error is the
+	// answer to Hello.
+	Prepare(ctx context.Context) error
+	// Ready waits until processes can be started, on an instance's disk of that many
+	// bytes; 0 is any. Its error is the answer to Hello.
+	Ready(ctx context.Context, disk int64) error
 	// Identify makes the machine the instance it is to be.
 	Identify(id guestproto.Identity) error
 	// Thaw sets the clock, reseeds the random number generator, then lets frozen
