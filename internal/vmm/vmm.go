@@ -18,8 +18,8 @@ type Driver interface {
 
 	// Start runs a machine from src. It returns when the VMM runs and executes the
 	// guest; the guest's own readiness is for the caller to find out over DialGuest.
-	// A driver that cannot start from a *Saved returns an error that wraps
-	// errors.ErrUnsupported.
+	// From Restore the machine is paused instead, and everything of it is loaded. A
+	// driver that cannot do that returns an error that wraps errors.ErrUnsupported.
 	Start(ctx context.Context, spec Spec, src Source) (Machine, error)
 
 	// Adopt takes over the machine that an earlier process started with Spec.Dir
@@ -36,7 +36,10 @@ type Info struct {
 	Accel     string // "kvm", "hvf", "tcg", "none"
 	Isolation Isolation
 	Abilities Abilities
-	Why       string // one line: why this accelerator, for doctor
+	// Identity names what saved machines depend on, next to their own shape: VMM,
+	// machine type, CPU model. It is for keys of saved machines; Start compares more.
+	Identity string
+	Why      string // one line: why this accelerator, for doctor
 }
 
 // Isolation grades the boundary between a guest and the host.
@@ -52,7 +55,7 @@ const (
 // Abilities says which optional interfaces a driver's machines implement.
 type Abilities struct {
 	Pause bool
-	Save  bool
+	Save  bool // Saver, and the Driver is a MemoryLoader and starts from Restore
 	Fork  bool // DiskForker
 }
 
@@ -75,6 +78,15 @@ type Disk struct {
 	Path     string
 	Format   DiskFormat
 	ReadOnly bool // shared between machines, opened without locks
+	// Backing is what lies under a QCOW2 disk, the nearest layer first. What the files
+	// themselves say of their backing is ignored. Layers are read-only and shared.
+	Backing []Layer
+}
+
+// Layer is a file under an overlay.
+type Layer struct {
+	Path   string
+	Format DiskFormat
 }
 
 // DiskFormat is the format of a disk's file.
@@ -86,26 +98,13 @@ const (
 	QCOW2 DiskFormat = "qcow2"
 )
 
-// Source is what a machine starts from: Boot or *Saved.
+// Source is what a machine starts from: Boot or Restore.
 type Source interface{ source() }
 
 // Boot starts the kernel.
 type Boot struct{}
 
 func (Boot) source() {}
-
-// Saved is the memory and device state of a machine, as Saver.Save left it. The
-// disks belong to it but are kept by the caller, who captured them at the same
-// pause.
-type Saved struct {
-	Driver   string // Info.Name of the driver that wrote it
-	Identity string // VMM, machine type, CPU model and device shape: must match to start from it
-	State    string // path of the device state
-	Memory   string // path of the memory, or "" if it is within State
-	Shared   bool   // start copy-on-write from Memory, which stays as it is
-}
-
-func (*Saved) source() {}
 
 // Machine is one running VM.
 type Machine interface {
@@ -116,7 +115,8 @@ type Machine interface {
 	// Pause stops the vCPUs; memory stays. Pausing a paused machine does nothing.
 	Pause(ctx context.Context) error
 
-	// Resume lets the vCPUs run. Resuming a running machine does nothing.
+	// Resume lets the vCPUs run. Resuming a running machine does nothing. It spoils the
+	// Memory of a save at this pause.
 	Resume(ctx context.Context) error
 
 	// Paused reports whether the vCPUs are stopped. It asks the VMM.
@@ -143,25 +143,6 @@ type Machine interface {
 type Usage struct {
 	Memory size.Bytes // resident, its share of what it shares with others
 	PID    int        // of the VMM process, 0 if it has none
-}
-
-// Saver is a Machine whose memory can be saved. The machine must be paused.
-type Saver interface {
-	// Save writes the machine's state into dest.Dir, which exists. The machine stays
-	// paused. After an error dest.Dir may hold anything.
-	Save(ctx context.Context, dest Dest) (Saved, error)
-}
-
-// Dest says where a save goes.
-type Dest struct {
-	Dir string // folder for the state, and for the memory where it is written too
-}
-
-// DiskForker is a Machine whose disks can be forked at a pause.
-type DiskForker interface {
-	// ForkDisk makes the file behind the disk name read-only for good and continues
-	// on an overlay at path overlay. No data is copied.
-	ForkDisk(ctx context.Context, name, overlay string) error
 }
 
 // Troubled is a Machine that knows what its guest has suffered from the host.

@@ -1,0 +1,180 @@
+package ram
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/xfeldman/aegisvm/internal/size"
+	"github.com/xfeldman/aegisvm/internal/vmm"
+)
+
+// Store writes an image of the memory in from to a new file at path. The memory
+// must not change meanwhile. After an error there is no such file.
+func Store(ctx context.Context, from *os.File, path string) (vmm.File, error) {
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return vmm.File{}, err
+	}
+	f, err := store(ctx, from, to)
+	if err = errors.Join(err, to.Close()); err != nil {
+		return vmm.File{}, errors.Join(err, os.Remove(path))
+	}
+	return f, nil
+}
+
+func store(ctx context.Context, from, to *os.File) (vmm.File, error) {
+	fi, err := from.Stat()
+	if err != nil {
+		return vmm.File{}, err
+	}
+	runs, err := dataRuns(from, fi.Size())
+	if err != nil {
+		return vmm.File{}, err
+	}
+	blocks := cut(runs)
+	kept := make([][]extent, len(blocks))
+	err = each(ctx, len(blocks), func(i int, buf []byte) error {
+		b := buf[:blocks[i].length]
+		if _, err := from.ReadAt(b, blocks[i].offset); err != nil {
+			return err
+		}
+		for _, e := range dense(b) {
+			data := b[e.offset : e.offset+int64(e.length)]
+			e.offset, e.sum = blocks[i].offset+e.offset, crc32.Checksum(data, castagnoli)
+			if _, err := to.WriteAt(data, e.offset); err != nil {
+				return err
+			}
+			kept[i] = append(kept[i], e)
+		}
+		return nil
+	})
+	if err != nil {
+		return vmm.File{}, err
+	}
+	t := table{size: fi.Size(), extents: slices.Concat(kept...)}
+	encoded := t.encode()
+	if _, err := to.WriteAt(encoded, t.size); err != nil {
+		return vmm.File{}, err
+	}
+	return vmm.File{Path: to.Name(), Size: size.Bytes(t.bytes() + int64(len(encoded))), Digest: digest(encoded)}, nil
+}
+
+// Load fills to, an empty file, with the memory of an image, of which it checks
+// all. It fails with an error that wraps vmm.ErrDamaged where the image is not
+// what Store has written, or not of that much memory.
+func Load(ctx context.Context, f vmm.File, memory size.Bytes, to *os.File) error {
+	from, err := os.Open(f.Path)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
+	} else if err != nil {
+		return err
+	}
+	defer from.Close() //nolint:errcheck // only read
+	fi, err := from.Stat()
+	if err != nil {
+		return err
+	}
+	t, sum, err := readTable(from, fi.Size())
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %s: %w", vmm.ErrDamaged, f.Path, err)
+	case f.Digest != "" && f.Digest != sum:
+		return fmt.Errorf("%w: %s is another image", vmm.ErrDamaged, f.Path)
+	case size.Bytes(t.size) != memory:
+		return fmt.Errorf("%w: %s holds %v of memory, not %v", vmm.ErrDamaged, f.Path, size.Bytes(t.size), memory)
+	}
+	if err := to.Truncate(t.size); err != nil {
+		return err
+	}
+	return each(ctx, len(t.extents), func(i int, buf []byte) error {
+		e := t.extents[i]
+		b := buf[:e.length]
+		if _, err := from.ReadAt(b, e.offset); err != nil {
+			return fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
+		}
+		if crc32.Checksum(b, castagnoli) != e.sum {
+			return fmt.Errorf("%w: %s is changed at %d", vmm.ErrDamaged, f.Path, e.offset)
+		}
+		_, err := to.WriteAt(b, e.offset)
+		return err
+	})
+}
+
+// each calls do for 0 to n-1, some at a time, each with a buffer of one block. It
+// returns when all calls have, the first error ending the work.
+func each(ctx context.Context, n int, do func(i int, buf []byte) error) error {
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	errs := make(chan error, 1)
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		workers.Go(func() {
+			buf := make([]byte, block)
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				err := context.Cause(ctx)
+				if err == nil {
+					err = do(int(i), buf)
+				}
+				if err != nil {
+					select {
+					case errs <- err:
+					default: // the first one is told
+					}
+					next.Store(int64(n))
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+	select {
+	case err := <-errs:
+		return err
+	default:
+		return nil
+	}
+}
+
+// cut divides runs into blocks.
+func cut(runs []extent64) []extent {
+	var blocks []extent
+	for _, r := range runs {
+		for r.length > 0 {
+			// Blocks end at multiples of their size, so that small runs do not shift all.
+			n := min(r.length, block-r.offset%block)
+			blocks = append(blocks, extent{offset: r.offset, length: int(n)})
+			r.offset, r.length = r.offset+n, r.length-n
+		}
+	}
+	return blocks
+}
+
+// extent64 is a run of any length.
+type extent64 struct{ offset, length int64 }
+
+var zeros [page]byte
+
+// dense returns the runs of b that are not zero, at page granularity; a few zero
+// pages between two runs are left in.
+func dense(b []byte) []extent {
+	const gap = 16 * page
+	var out []extent
+	for at := 0; at < len(b); at += page {
+		p := b[at:min(at+page, len(b))]
+		if string(p) == string(zeros[:len(p)]) {
+			continue
+		}
+		if n := len(out) - 1; n >= 0 && at-(int(out[n].offset)+out[n].length) < gap {
+			out[n].length = at + len(p) - int(out[n].offset)
+			continue
+		}
+		out = append(out, extent{offset: int64(at), length: len(p)})
+	}
+	return out
+}

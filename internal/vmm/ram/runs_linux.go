@@ -1,0 +1,30 @@
+package ram
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// dataRuns returns where f has data: the rest was never written.
+func dataRuns(f *os.File, size int64) ([]extent64, error) {
+	var runs []extent64
+	for at := int64(0); at < size; {
+		begin, err := f.Seek(at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			break // a hole up to the end
+		}
+		if err != nil {
+			return nil, err
+		}
+		end, err := f.Seek(begin, unix.SEEK_HOLE)
+		if err != nil {
+			return nil, err
+		}
+		end = min(end, size)
+		runs = append(runs, extent64{begin, end - begin})
+		at = end
+	}
+	return runs, nil
+}
