@@ -15,12 +15,13 @@ const (
 	Pausing               // the vCPUs are being stopped
 	Paused                // the vCPUs are stopped, memory is resident
 	Resuming              // the vCPUs are being let go
+	Saving                // memory is being written to disk, the vCPUs are stopped
 	Stopping              // the machine is being ended
 	Erasing               // the instance's files are being removed
 	Deleted               // nothing is left; the last state
 )
 
-var stateNames = [...]string{"stopped", "booting", "running", "pausing", "paused", "resuming", "stopping", "erasing", "deleted"}
+var stateNames = [...]string{"stopped", "booting", "running", "pausing", "paused", "resuming", "saving", "stopping", "erasing", "deleted"}
 
 // String returns the state's own name, for logs and diagrams.
 func (s State) String() string { return stateNames[s] }
@@ -40,6 +41,7 @@ const (
 	Free      Goal = iota // none: holds and the idle policy decide
 	ToRunning             // what is left of ToRestarted once the old machine is gone
 	ToPaused
+	ToHibernated
 	ToStopped
 	ToDisabled
 	ToRestarted
@@ -56,6 +58,9 @@ type Snap struct {
 	Waiting int  // reasons to be awake that wait for the machine
 	Over    bool // the program has ended, the machine is to follow
 	Lost    bool // the machine ended while an operation was in flight
+	// Hibernated says that there is no machine, but its memory is saved: the next start
+	// goes on where it was.
+	Hibernated bool
 }
 
 // EventKind says what happened.
@@ -68,11 +73,12 @@ const (
 	Release                     // a granted hold is given back
 	Start                       // an explicit start or resume: an Acquire that also enables
 	Pause                       // explicit
+	Hibernate                   // explicit
 	Stop                        // explicit
 	Disable                     // explicit
 	Restart                     // explicit
 	Delete                      // explicit
-	Idle                        // nothing held the instance awake for its idle time
+	Idle                        // nothing held the instance awake for the time that its state allows
 	Done                        // the operation in flight has ended, with Event.Err
 	Exited                      // the program has ended by itself
 	Crashed                     // the program has ended too often: like Exited, and bars
@@ -81,7 +87,7 @@ const (
 )
 
 var eventNames = [...]string{
-	"acquire", "abandon", "release", "start", "pause", "stop", "disable", "restart", "delete",
+	"acquire", "abandon", "release", "start", "pause", "hibernate", "stop", "disable", "restart", "delete",
 	"idle", "done", "exited", "crashed", "died",
 }
 
@@ -93,6 +99,7 @@ type Event struct {
 	Kind   EventKind
 	Err    error // Done only
 	Paused bool  // Done of Booting only: the machine was found paused
+	Spent  bool  // Done of Booting only: memory that was saved is not any more
 }
 
 // EffectKind is what the actor does for the transition function.
@@ -103,10 +110,11 @@ const (
 	DoBoot EffectKind = iota
 	DoPause
 	DoResume
+	DoSave
 	DoStop
 	DoErase
 	Cancel      // end the operation in flight early; its Done still comes
-	ArmIdle     // Idle after the idle time
+	ArmIdle     // Idle after the time that the state allows
 	DisarmIdle  // no Idle
 	AnswerHolds // tell all who wait to be awake: Effect.Err, or nil and they hold
 	AnswerGoal  // tell those who asked for the goal: Effect.Err, or nil
@@ -177,7 +185,7 @@ func (t *transition) afterEnd(ev Event) {
 	case Acquire, Start:
 		t.Waiting++
 		t.answerHolds(ErrDeleted)
-	case Pause, Stop, Disable, Restart:
+	case Pause, Hibernate, Stop, Disable, Restart:
 		t.answerGoal(ErrDeleted)
 	case Delete:
 		t.answerGoal(nil)
@@ -195,22 +203,22 @@ func (t *transition) apply(ev Event) {
 			t.answerHolds(ErrDeleted)
 			return
 		}
+		t.wanted()
 	case Start:
 		t.start()
+		t.wanted()
 	case Abandon:
 		t.Waiting = max(0, t.Waiting-1)
 		return
 	case Release:
 		t.Holds = max(0, t.Holds-1)
-	case Pause, Stop, Disable, Restart, Delete:
+	case Pause, Hibernate, Stop, Disable, Restart, Delete:
 		t.aim(goalOf(ev.Kind))
 	case Idle:
-		if t.State == Running && t.Holds == 0 && t.Goal == Free && !t.Over {
-			t.begin(Pausing, DoPause)
-		}
+		t.idle()
 		return
 	case Done:
-		t.done(ev.Err, ev.Paused)
+		t.done(ev)
 	case Exited, Crashed:
 		t.exited(ev.Kind == Crashed)
 	case Died:
@@ -224,6 +232,8 @@ func goalOf(k EventKind) Goal {
 	switch k { //nolint:exhaustive // only explicit requests have a goal
 	case Pause:
 		return ToPaused
+	case Hibernate:
+		return ToHibernated
 	case Stop:
 		return ToStopped
 	case Disable:
@@ -232,6 +242,26 @@ func goalOf(k EventKind) Goal {
 		return ToRestarted
 	default:
 		return ToDeleted
+	}
+}
+
+// idle puts the instance a step further to sleep.
+func (t *transition) idle() {
+	if t.Holds > 0 || t.Goal != Free || t.Over {
+		return
+	}
+	switch t.State { //nolint:exhaustive // sleep deepens in two states only
+	case Running:
+		t.begin(Pausing, DoPause)
+	case Paused:
+		t.begin(Saving, DoSave)
+	}
+}
+
+// wanted ends a save that nobody asked for: what is still in memory wakes faster.
+func (t *transition) wanted() {
+	if t.State == Saving && t.Goal == Free {
+		t.do(Cancel)
 	}
 }
 
@@ -251,7 +281,7 @@ func (t *transition) start() {
 		}
 	case ToPaused:
 		t.answerGoal(ErrSuperseded)
-	case Free, ToRunning, ToStopped, ToRestarted:
+	case Free, ToRunning, ToHibernated, ToStopped, ToRestarted:
 	}
 	t.Enabled, t.Barred = true, false
 }
@@ -269,11 +299,12 @@ func (t *transition) aim(g Goal) {
 	if g == ToRestarted {
 		t.Enabled, t.Barred = true, false
 	}
-	if g == ToStopped || g == ToDisabled || g == ToDeleted {
+	if g == ToHibernated || g == ToStopped || g == ToDisabled || g == ToDeleted {
 		t.answerHolds(ErrSuperseded) // or they would start it again behind the stop
 	}
 	t.Goal = g
-	if t.State == Booting && g != ToPaused {
+	switch {
+	case t.State == Booting && g != ToPaused && g != ToHibernated, t.State == Saving && g != ToHibernated:
 		t.do(Cancel)
 	}
 }
@@ -292,7 +323,7 @@ func (t *transition) died() {
 	case Running, Paused:
 		t.State = Stopped
 		t.reset()
-	case Booting, Pausing, Resuming, Stopping:
+	case Booting, Pausing, Resuming, Saving, Stopping:
 		t.Lost = true
 	case Stopped, Erasing, Deleted:
 	}
@@ -306,22 +337,30 @@ func (t *transition) reset() {
 
 // done ends the operation in flight. Each has one outcome for success and one for
 // failure; a lost machine makes any of them Stopped.
-func (t *transition) done(err error, paused bool) {
-	was := t.State
+func (t *transition) done(ev Event) {
+	was, err := t.State, ev.Err
 	if was.Settled() {
 		return
 	}
 	switch was {
 	case Booting:
 		t.State = pick(err, Running, Stopped)
-		if err == nil && paused {
+		if err == nil && ev.Paused {
 			t.State = Paused
 		}
+		t.Hibernated = t.Hibernated && err != nil && !ev.Spent
 	case Pausing:
 		t.State = pick(err, Paused, Running)
 	case Resuming:
 		t.State = pick(err, Running, Paused)
+	case Saving:
+		t.State = pick(err, Stopped, Paused)
+		t.Hibernated = err == nil
 	case Stopping:
+		if t.Hibernated { // there was no machine, only its memory
+			t.State, t.Hibernated = Stopped, err != nil
+			break
+		}
 		t.State = pick(err, Stopped, Running)
 	case Erasing:
 		t.State = pick(err, Deleted, Stopped)
@@ -364,11 +403,15 @@ func (t *transition) failed(was State, err error) {
 			t.answerGoal(err)
 		}
 	case Pausing:
-		if t.Goal == ToPaused {
+		if t.Goal == ToPaused || t.Goal == ToHibernated {
+			t.answerGoal(err)
+		}
+	case Saving:
+		if t.Goal == ToHibernated {
 			t.answerGoal(err)
 		}
 	case Stopping, Erasing:
-		if t.State != Stopped || was == Erasing {
+		if t.State != Stopped || was == Erasing || t.Hibernated {
 			t.Over = false
 			if t.Goal != Free {
 				t.answerGoal(err)
@@ -391,7 +434,7 @@ func (t *transition) settle() {
 	case Deleted:
 		t.answerHolds(ErrDeleted)
 		t.answerGoal(nil)
-	case Booting, Pausing, Resuming, Stopping, Erasing:
+	case Booting, Pausing, Resuming, Saving, Stopping, Erasing:
 	}
 }
 
@@ -403,11 +446,15 @@ func (t *transition) settleRunning() {
 	case t.Goal == ToStopped, t.Goal == ToDisabled, t.Goal == ToRestarted, t.Goal == ToDeleted, t.Over:
 		t.begin(Stopping, DoStop)
 		return
-	case t.Goal == ToPaused:
+	case t.Goal == ToPaused, t.Goal == ToHibernated:
 		t.begin(Pausing, DoPause)
 		return
 	}
 	t.answerHolds(nil)
+	t.armIdle()
+}
+
+func (t *transition) armIdle() {
 	if t.Holds > 0 {
 		t.do(DisarmIdle)
 	} else {
@@ -420,10 +467,14 @@ func (t *transition) settlePaused() {
 		t.answerGoal(nil)
 	}
 	switch {
+	case t.Goal == ToHibernated && !t.Over:
+		t.begin(Saving, DoSave)
 	case t.Goal != Free, t.Over:
 		t.begin(Stopping, DoStop)
 	case t.Waiting > 0:
 		t.begin(Resuming, DoResume)
+	default:
+		t.armIdle()
 	}
 }
 
@@ -436,11 +487,25 @@ func (t *transition) settleStopped() {
 	case ToDisabled:
 		t.Enabled = false
 		t.answerGoal(nil)
+	case ToHibernated:
+		if t.Hibernated {
+			t.answerGoal(nil)
+		} else {
+			t.answerGoal(ErrNotRunning)
+		}
 	case ToStopped:
+		if t.Hibernated {
+			t.begin(Stopping, DoStop)
+			return
+		}
 		t.answerGoal(nil)
 	case ToPaused:
 		t.answerGoal(ErrNotRunning)
 	case ToRestarted, ToRunning:
+		if t.Hibernated && t.Goal == ToRestarted {
+			t.begin(Stopping, DoStop)
+			return
+		}
 		t.Goal = ToRunning
 		t.begin(Booting, DoBoot)
 		return

@@ -48,7 +48,7 @@ func (m *model) feed(ev Event) {
 			return
 		}
 		m.holds--
-	case Pause, Stop, Disable, Restart, Delete:
+	case Pause, Hibernate, Stop, Disable, Restart, Delete:
 		m.goals++
 	case Idle, Exited, Crashed, Died, eventKinds:
 	}
@@ -65,7 +65,7 @@ func (m *model) feed(ev Event) {
 
 func (m *model) perform(e Effect) {
 	switch e.Do {
-	case DoBoot, DoPause, DoResume, DoStop, DoErase:
+	case DoBoot, DoPause, DoResume, DoSave, DoStop, DoErase:
 		if m.busy {
 			m.fail("two operations in flight")
 		}
