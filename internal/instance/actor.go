@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -62,7 +63,8 @@ type actor struct {
 	snap    Snap
 	record  Record
 	since   time.Time               // of the state
-	live    *live                   // the machine, while there is one
+	live    *live                   // the run, while it has a machine
+	asleep  *live                   // the run, while only its memory is there, on disk
 	cancel  context.CancelCauseFunc // ends the operation in flight
 	waiting []*hold
 	granted []*hold
@@ -77,6 +79,7 @@ type result struct {
 	err    error
 	live   *live // of a machine that was started or found
 	paused bool  // it was found paused
+	spent  bool  // memory that was saved is not any more
 }
 
 func newActor(r Record, w *World) *actor {
@@ -158,6 +161,9 @@ func (a *actor) letGo() {
 		a.finish(<-a.done)
 	}
 	close(a.left)
+	if a.asleep != nil {
+		a.asleep.end(errClosing)
+	}
 	if a.output != nil {
 		if err := a.output.Close(); err != nil {
 			a.log.Error("close log", logattr.Err(err))
@@ -232,8 +238,15 @@ func (a *actor) forget(h *hold) {
 // finish ends the operation in flight.
 func (a *actor) finish(r result) {
 	a.cancel(nil)
-	if r.live != nil {
-		a.live = r.live
+	switch state := a.snap.State; {
+	case r.live != nil:
+		a.live, a.asleep = r.live, nil
+	case r.spent, state == Stopping && a.live == nil && r.err == nil:
+		a.asleep = nil
+	case state == Saving && r.err == nil:
+		a.live, a.asleep = nil, a.live
+	case state == Saving && !errors.Is(r.err, ErrSuperseded):
+		a.remark("%v", r.err)
 	}
 	if a.live != nil && a.live.isGone() {
 		// The operation may have succeeded just before, or failed because of it.
@@ -243,7 +256,7 @@ func (a *actor) finish(r result) {
 		a.lost()
 		a.step(Event{Kind: Died})
 	}
-	a.step(Event{Kind: Done, Err: r.err, Paused: r.paused})
+	a.step(Event{Kind: Done, Err: r.err, Paused: r.paused, Spent: r.spent})
 }
 
 // lost lets go of a machine that has ended.
@@ -293,33 +306,33 @@ func (a *actor) changed(from State, ev Event) {
 		}
 	case Booting:
 		a.record.Stopped, a.record.Why = time.Time{}, ""
-	case Running, Pausing, Paused, Resuming, Stopping, Erasing, Deleted:
+	case Running, Pausing, Paused, Resuming, Saving, Stopping, Erasing, Deleted:
 	}
 	a.publish(Change{Time: now, ID: a.id, Handle: a.spec.Handle, From: from, To: a.snap.State, Why: ev.Kind.String()})
 }
 
 func (a *actor) perform(e Effect) {
-	l := a.live
+	l, asleep := a.live, a.asleep
 	switch e.Do {
 	case DoBoot:
-		a.begin(a.boot)
+		a.begin(func(ctx context.Context) result { return a.boot(ctx, asleep) })
 	case DoPause:
-		if a.snap.Goal == ToPaused {
+		if a.snap.Goal == ToPaused || a.snap.Goal == ToHibernated {
 			l.wires.hangUp() // nobody is cut off by the idle policy: connections hold
 		}
-		a.begin(func(ctx context.Context) result { return result{err: l.machine.Pause(ctx)} })
+		a.begin(func(ctx context.Context) result { return result{err: a.pause(ctx, l)} })
 	case DoResume:
 		a.begin(func(ctx context.Context) result { return result{err: a.resume(ctx, l)} })
+	case DoSave:
+		a.begin(func(ctx context.Context) result { return result{err: a.hibernate(ctx, l)} })
 	case DoStop:
-		a.begin(func(ctx context.Context) result { return result{err: a.stop(ctx, l)} })
+		a.begin(func(ctx context.Context) result { return result{err: a.stop(ctx, l, asleep)} })
 	case DoErase:
-		a.begin(func(ctx context.Context) result { return result{err: a.erase(ctx)} })
+		a.begin(func(ctx context.Context) result { return result{err: a.erase(ctx, asleep)} })
 	case Cancel:
 		a.cancel(ErrSuperseded)
 	case ArmIdle:
-		if a.spec.PauseAfter > 0 {
-			a.timer.Reset(a.spec.PauseAfter)
-		}
+		a.armIdle()
 	case DisarmIdle:
 		a.timer.Stop()
 	case AnswerHolds:
@@ -335,6 +348,23 @@ func (a *actor) perform(e Effect) {
 		last := len(a.askers) - 1
 		tell(a.askers[last:], e.Err)
 		a.askers = a.askers[:last]
+	}
+}
+
+// armIdle starts the time after which the instance falls deeper asleep, if there is
+// one for its state.
+func (a *actor) armIdle() {
+	after := a.spec.PauseAfter
+	if a.snap.State == Paused {
+		after = a.spec.StopAfter
+		if !a.world.Driver.Info().Abilities.Save {
+			after = 0 // only a save keeps what is in memory
+		}
+	}
+	if after > 0 {
+		a.timer.Reset(after)
+	} else {
+		a.timer.Stop()
 	}
 }
 

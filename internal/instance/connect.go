@@ -51,7 +51,7 @@ const (
 	maxRedial = 50 * time.Millisecond
 )
 
-// plug gives a machine its network. It ends with the machine.
+// plug gives the run's machine its network, which ends with the machine.
 func (a *actor) plug(ctx context.Context, l *live) error {
 	if a.world.Networks == nil {
 		return nil
@@ -60,16 +60,17 @@ func (a *actor) plug(ctx context.Context, l *live) error {
 	if err != nil {
 		return fmt.Errorf("network of %s: %w", a.id, err)
 	}
-	l.network = n
+	b := l.current()
 	a.ops.Go(func() {
 		select {
-		case <-l.gone:
+		case <-b.over:
 		case <-a.left:
 		}
 		l.wires.hangUp()
 		_ = n.Close() // its connections end with the machine anyway
 	})
-	conn, err := l.machine.AttachNetwork(ctx)
+	l.equip(b, n)
+	conn, err := b.machine.AttachNetwork(ctx)
 	if err != nil {
 		return fmt.Errorf("network of %s: %w", a.id, err)
 	}
@@ -153,12 +154,29 @@ func (w *wires) hasHeard(port uint16) bool {
 	return w.heard[port]
 }
 
+// equip gives a machine of the run its network.
+func (l *live) equip(b *body, n Network) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b.network = n
+}
+
+// net returns the network of the run's machine.
+func (l *live) net() (Network, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.body == nil:
+		return nil, ErrSuperseded // it was put to sleep
+	case l.body.network == nil:
+		return nil, fault.New(fault.Unavailable, "the VM has no network")
+	}
+	return l.body.network, nil
+}
+
 // dialPort connects to a port of the guest. A program that has just been started is
 // given time to listen.
 func (l *live) dialPort(ctx context.Context, port uint16) (*wire, error) {
-	if l.network == nil {
-		return nil, fault.New(fault.Unavailable, "the VM has no network")
-	}
 	hung := l.wires.until()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -192,7 +210,11 @@ func (l *live) dialPort(ctx context.Context, port uint16) (*wire, error) {
 // dialOnce tries the guest's network, and behind that its loopback, where programs
 // listen that were not written to be reached.
 func (l *live) dialOnce(ctx context.Context, port uint16) (GuestConn, error) {
-	c, err := l.network.Dial(ctx, port)
+	n, err := l.net()
+	if err != nil {
+		return nil, err
+	}
+	c, err := n.Dial(ctx, port)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		var inner error
 		if c, inner = l.guest.Dial(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))); inner != nil && fault.KindOf(inner) != fault.Unavailable {

@@ -32,7 +32,7 @@ func TestEndSeenByTheLinkFirst(t *testing.T) {
 			t.Error(err)
 		}
 		checkNothingLeft(t, w, s)
-		if err := s.Close(t.Context(), false); err != nil {
+		if err := s.Close(t.Context(), StopAll); err != nil {
 			t.Error(err)
 		}
 	})
@@ -59,7 +59,7 @@ func TestTrouble(t *testing.T) {
 		if _, err := r.Recv(); !errors.Is(err, io.EOF) {
 			t.Errorf("after the end: %v", err)
 		}
-		if err := errors.Join(r.Close(), s.Close(t.Context(), false)); err != nil {
+		if err := errors.Join(r.Close(), s.Close(t.Context(), StopAll)); err != nil {
 			t.Error(err)
 		}
 		checkNothingLeft(t, w, s)

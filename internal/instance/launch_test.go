@@ -29,7 +29,7 @@ func TestLaunchRunsOnce(t *testing.T) {
 		if v, _ := s.Get("job"); len(v.Holds) != 0 || !v.Enabled {
 			t.Errorf("%+v: held or disabled", v)
 		}
-		if err := s.Close(t.Context(), false); err != nil {
+		if err := s.Close(t.Context(), StopAll); err != nil {
 			t.Error(err)
 		}
 	})
@@ -51,7 +51,7 @@ func TestLaunchFails(t *testing.T) {
 		if v, err := s.Launch(t.Context(), Spec{Handle: "job", Command: []string{"x"}}); v.ID != "" || fault.KindOf(err) != fault.Conflict {
 			t.Errorf("a name that is taken: %+v, %v", v, err)
 		}
-		if err := s.Close(t.Context(), false); err != nil {
+		if err := s.Close(t.Context(), StopAll); err != nil {
 			t.Error(err)
 		}
 	})
@@ -74,7 +74,7 @@ func TestLaunchGivenUp(t *testing.T) {
 		if v, _ := s.Get("job"); len(v.Holds) != 0 {
 			t.Errorf("held: %+v", v.Holds)
 		}
-		if err := s.Close(t.Context(), false); err != nil {
+		if err := s.Close(t.Context(), StopAll); err != nil {
 			t.Error(err)
 		}
 	})

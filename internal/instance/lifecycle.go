@@ -56,7 +56,7 @@ func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
 		s.remove(a)
 		return nil, errors.Join(err, s.world.Ground.Clear(a.id))
 	}
-	a.bornIn(Booting, a.boot) // refreshes the view, ports included
+	a.bornIn(Booting, func(ctx context.Context) result { return a.boot(ctx, nil) }) // refreshes the view, ports included
 	return a, nil
 }
 
@@ -82,6 +82,12 @@ func (s *Set) wake(ctx context.Context, ref string, kind EventKind) error {
 
 // Pause stops an instance's vCPUs.
 func (s *Set) Pause(ctx context.Context, ref string) error { return s.demand(ctx, ref, Pause) }
+
+// Hibernate saves an instance's memory and ends its machine; a trigger wakes it where
+// it was.
+func (s *Set) Hibernate(ctx context.Context, ref string) error {
+	return s.demand(ctx, ref, Hibernate)
+}
 
 // Stop ends an instance's machine; a trigger starts it again.
 func (s *Set) Stop(ctx context.Context, ref string) error { return s.demand(ctx, ref, Stop) }
@@ -146,15 +152,37 @@ func (s *Set) refuse(a *actor, err error) error {
 	return err
 }
 
+// Leaving is what becomes of persistent instances when their daemon ends.
+type Leaving uint8
+
+// The ways to leave.
+const (
+	Keep      Leaving = iota // they go on without a daemon, for the next one
+	PutAsleep                // their memory is saved where that can be, else they are stopped
+	StopAll                  // they are stopped; those that sleep on disk stay as they are
+)
+
 // leave ends an actor with its daemon: see Set.Close.
-func (a *actor) leave(ctx context.Context, keep bool) error {
-	switch {
-	case a.spec.Ephemeral:
+func (a *actor) leave(ctx context.Context, how Leaving) error {
+	if a.spec.Ephemeral {
 		return a.ask(ctx, Delete)
-	case !keep:
-		if err := a.ask(ctx, Stop); err != nil && !errors.Is(err, ErrSuperseded) {
+	}
+	if how != Keep && a.view.Load().State != Stopped {
+		if err := a.rest(ctx, how); err != nil && !errors.Is(err, ErrSuperseded) {
 			return err
 		}
 	}
 	return a.send(ctx, request{letGo: true})
+}
+
+// rest brings an instance to a stop.
+func (a *actor) rest(ctx context.Context, how Leaving) error {
+	if how == PutAsleep && a.world.Driver.Info().Abilities.Save {
+		err := a.ask(ctx, Hibernate)
+		if err == nil || ctx.Err() != nil || errors.Is(err, ErrNotRunning) || errors.Is(err, ErrDeleted) {
+			return err
+		}
+		a.remark("the memory could not be saved, the program is stopped: %v", err)
+	}
+	return a.ask(ctx, Stop)
 }

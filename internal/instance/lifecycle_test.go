@@ -100,7 +100,7 @@ func TestIdle(t *testing.T) {
 		}
 		time.Sleep(61 * time.Second)
 		wantState(t, s, "web", Paused)
-		if err := s.Close(t.Context(), false); err != nil {
+		if err := s.Close(t.Context(), StopAll); err != nil {
 			t.Error(err)
 		}
 	})
@@ -121,7 +121,7 @@ func TestProgramEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantState(t, s, "job", Running)
-		if err := s.Close(t.Context(), false); err != nil {
+		if err := s.Close(t.Context(), StopAll); err != nil {
 			t.Error(err)
 		}
 	})
@@ -148,7 +148,7 @@ func TestCrashLoop(t *testing.T) {
 		if err := s.Start(t.Context(), "bad"); err != nil {
 			t.Errorf("explicit start: %v", err)
 		}
-		if err := s.Close(t.Context(), false); err != nil {
+		if err := s.Close(t.Context(), StopAll); err != nil {
 			t.Error(err)
 		}
 	})
@@ -170,7 +170,7 @@ func TestBootFailureIsRemembered(t *testing.T) {
 		if log := w.logs[v.ID].String(); !strings.Contains(log, "no memory") {
 			t.Errorf("log = %q", log)
 		}
-		if err := s.Close(t.Context(), false); err != nil {
+		if err := s.Close(t.Context(), StopAll); err != nil {
 			t.Error(err)
 		}
 	})
@@ -190,7 +190,7 @@ func TestDaemonReplaced(t *testing.T) {
 		if err := old.Disable(t.Context(), string(create(t, old, "off").ID)); err != nil {
 			t.Fatal(err)
 		}
-		if err := old.Close(t.Context(), true); err != nil {
+		if err := old.Close(t.Context(), Keep); err != nil {
 			t.Fatal(err)
 		}
 		if m, _ := w.left(); m != 1 {
@@ -218,7 +218,7 @@ func TestDaemonReplaced(t *testing.T) {
 			}
 		}
 		checkNothingLeft(t, w, s)
-		if err := s.Close(t.Context(), true); err != nil {
+		if err := s.Close(t.Context(), Keep); err != nil {
 			t.Error(err)
 		}
 	})
@@ -238,7 +238,7 @@ func TestWatch(t *testing.T) {
 		if c := <-changes; c.From != Booting || c.To != Running || c.Handle != "web" {
 			t.Errorf("change = %+v", c)
 		}
-		if err := s.Close(t.Context(), false); err != nil {
+		if err := s.Close(t.Context(), StopAll); err != nil {
 			t.Error(err)
 		}
 		for c := range changes { // to its end: Close closes it

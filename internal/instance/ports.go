@@ -16,9 +16,30 @@ import (
 // machine implements it.
 type Ground interface {
 	// Prepare makes the instance's folder with its disks, where they are not there
-	// yet, and returns the recipe of its machine. The guest's first magic is magic.
-	// After an error nothing is left but what was there before.
-	Prepare(ctx context.Context, id ID, spec Spec, magic guestproto.Magic) (vmm.Spec, error)
+	// yet, and says how its machine is to be started: from its own saved memory, else as
+	// a clone of a template, else, or if cold is set, by a boot with that magic. After an
+	// error nothing is left but what was there before; Plan.Kind says what was tried.
+	Prepare(ctx context.Context, id ID, spec Spec, magic guestproto.Magic, cold bool) (Plan, error)
+
+	// Started says that the instance's program has been started. Until then a machine
+	// that is found is of a start that was cut off.
+	Started(id ID) error
+
+	// CutOff reports whether the instance's last start was cut off, by the death of a
+	// daemon.
+	CutOff(id ID) bool
+
+	// Save writes the memory of the instance's machine, which is paused and stays so.
+	// When it returns nil, that is on disk for good, and the next Prepare goes on with
+	// it, until Spend. After an error there is nothing saved.
+	Save(ctx context.Context, id ID, m vmm.Machine) error
+
+	// Spend withdraws what Save wrote, for good, if there is something. It comes before
+	// anything that changes the instance's disk.
+	Spend(ctx context.Context, id ID) error
+
+	// Saved reports whether the instance's memory is saved.
+	Saved(id ID) bool
 
 	// DiskUse returns what the instance's files take on the host's disk.
 	DiskUse(id ID) (size.Bytes, error)
@@ -33,6 +54,24 @@ type Ground interface {
 	// Leftovers lists the instances that have a folder.
 	Leftovers() ([]ID, error)
 }
+
+// Plan says how a machine is to be started.
+type Plan struct {
+	Kind   StartKind
+	Recipe vmm.Spec
+	Source vmm.Source
+	Magic  guestproto.Magic // opens the link to a Clone the first time
+}
+
+// StartKind is how a machine comes to be.
+type StartKind uint8
+
+// The kinds.
+const (
+	Cold  StartKind = iota // the kernel boots
+	Clone                  // of a template, which has booted and runs nothing yet
+	Wake                   // the instance's own memory goes on
+)
 
 // Linker opens links. Package guestlink implements it.
 type Linker interface {
@@ -57,6 +96,10 @@ type Guest interface {
 	// nothing listens is fault.Unavailable. The connection has CloseWrite.
 	Dial(ctx context.Context, addr string) (net.Conn, error)
 
+	// Freeze has the guest write back what is dirty and stop all user processes. It
+	// returns those that did not stop within the deadline.
+	Freeze(ctx context.Context, deadline time.Duration) (stuck []string, err error)
+
 	// Thaw sets the guest's clock and reseeds its random numbers, then lets frozen
 	// processes run.
 	Thaw(ctx context.Context) error
@@ -70,6 +113,13 @@ type Guest interface {
 
 	// PowerOff asks for an orderly end; the machine's Wait tells when it came.
 	PowerOff(ctx context.Context, grace time.Duration) error
+
+	// Suspend parts the link from its machine, which is about to end with its memory
+	// saved. Requests and Attachments wait until Reopen.
+	Suspend()
+
+	// Reopen goes on with the link to the machine that has that memory now.
+	Reopen(ctx context.Context, m vmm.Machine, hello guestproto.Hello) error
 
 	// Close ends the link. Attachments end with an error; the guest is not told.
 	Close() error

@@ -46,7 +46,7 @@ func TestRun(t *testing.T) {
 		if r, err = s.Run(t.Context(), Spec{Handle: "one", Command: []string{"true"}}); err != nil {
 			t.Fatalf("the name is not free again: %v", err)
 		}
-		if err := s.Close(t.Context(), false); err != nil {
+		if err := s.Close(t.Context(), StopAll); err != nil {
 			t.Error(err)
 		}
 		if _, err := r.Recv(); fault.KindOf(err) != fault.Unavailable {
@@ -138,7 +138,7 @@ func TestInterleavings(t *testing.T) {
 	if testing.Short() {
 		rounds = 200
 	}
-	kinds := []EventKind{Pause, Stop, Disable, Restart, Start, Acquire}
+	kinds := []EventKind{Pause, Hibernate, Stop, Disable, Restart, Start, Acquire}
 	for seed := range rounds {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(seed), 1))
@@ -147,7 +147,7 @@ func TestInterleavings(t *testing.T) {
 				w.dieAfter = time.Duration(rng.IntN(4000)) * time.Millisecond
 			}
 			s := NewSet(w.world())
-			v, err := s.Create(t.Context(), Spec{Handle: fmt.Sprint("h", seed), Command: []string{"x"}, PauseAfter: 500 * time.Millisecond})
+			v, err := s.Create(t.Context(), Spec{Handle: fmt.Sprint("h", seed), Command: []string{"x"}, PauseAfter: 500 * time.Millisecond, StopAfter: 700 * time.Millisecond})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -185,7 +185,7 @@ func TestInterleavings(t *testing.T) {
 				t.Error(err)
 			}
 			checkNothingLeft(t, w, s)
-			if err := s.Close(t.Context(), false); err != nil {
+			if err := s.Close(t.Context(), StopAll); err != nil {
 				t.Error(err)
 			}
 		})
@@ -207,7 +207,7 @@ func TestRecover(t *testing.T) {
 			t.Error(err)
 		}
 		checkNothingLeft(t, w, s)
-		if err := dead.Close(t.Context(), false); err != nil {
+		if err := dead.Close(t.Context(), StopAll); err != nil {
 			t.Error(err)
 		}
 	})

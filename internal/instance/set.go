@@ -170,10 +170,10 @@ func (s *Set) unwatch(c chan Change) {
 	}
 }
 
-// Close ends the Set. Ephemeral instances are deleted; the others go on without a
-// daemon if keep is set, else they are stopped. All at once; it returns when all have
-// ended. Calls in progress end with an error; new ones are refused.
-func (s *Set) Close(ctx context.Context, keep bool) error {
+// Close ends the Set. Ephemeral instances are deleted; what becomes of the others, how
+// says. It returns when all actors have ended. Calls in progress end with an error; new
+// ones are refused.
+func (s *Set) Close(ctx context.Context, how Leaving) error {
 	s.mu.Lock()
 	s.closing = true
 	for c := range s.watchers {
@@ -183,8 +183,13 @@ func (s *Set) Close(ctx context.Context, keep bool) error {
 	all := s.all()
 	errs := make([]error, len(all))
 	var wg sync.WaitGroup
+	turns := make(chan struct{}, atOnce(how, len(all)))
 	for i, a := range all {
-		wg.Go(func() { errs[i] = a.leave(ctx, keep) })
+		wg.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			errs[i] = a.leave(ctx, how)
+		})
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -192,6 +197,15 @@ func (s *Set) Close(ctx context.Context, keep bool) error {
 	}
 	s.wg.Wait()
 	return nil
+}
+
+// atOnce is how many of n instances leave together: saves would only wait for the disk
+// and each other.
+func atOnce(how Leaving, n int) int {
+	if how == PutAsleep {
+		return 4
+	}
+	return max(1, n)
 }
 
 var errClosing = fault.New(fault.Unavailable, "aegisd is shutting down").WithHint("start it again: aegis up")
@@ -270,6 +284,23 @@ func (s *Set) adopt(ctx context.Context, r Record) error {
 	}
 	m, err := s.world.Driver.Adopt(ctx, s.world.Ground.Dir(r.ID))
 	switch {
+	case s.world.Ground.Saved(r.ID):
+		// A machine that is found beside its saved memory has not run since.
+		if err == nil {
+			err = s.endFound(ctx, m)
+		}
+		if err != nil && !errors.Is(err, vmm.ErrEnded) {
+			return err
+		}
+		a.snap.Hibernated = true
+		a.refresh()
+	case err == nil && s.world.Ground.CutOff(r.ID):
+		if err := s.endFound(ctx, m); err != nil {
+			return err
+		}
+		a.record.Stopped = time.Now()
+		a.note(fault.New(fault.Unavailable, "the daemon ended while the VM was started"))
+		a.refresh()
 	case err == nil:
 		a.bornIn(Booting, a.adopt(m))
 	case r.Stopped.IsZero() && errors.Is(err, vmm.ErrEnded):
@@ -281,6 +312,13 @@ func (s *Set) adopt(ctx context.Context, r Record) error {
 	}
 	s.begin(a)
 	return nil
+}
+
+// endFound ends a machine that was found and is not wanted.
+func (s *Set) endFound(ctx context.Context, m vmm.Machine) error {
+	ctx, cancel := context.WithTimeout(ctx, s.world.Limits.Kill)
+	defer cancel()
+	return m.Kill(ctx)
 }
 
 // clearAway ends the machine of an instance that nobody owns, if it still runs, and

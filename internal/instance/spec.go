@@ -41,6 +41,9 @@ type Spec struct {
 	// PauseAfter is how long nothing must hold the instance before it is paused; 0 is
 	// never.
 	PauseAfter time.Duration
+	// StopAfter is how long an instance must have been paused before its memory goes to
+	// disk; 0 is never.
+	StopAfter time.Duration
 }
 
 // Defaults and limits of a Spec.

@@ -12,8 +12,11 @@ import (
 type View struct {
 	Record
 	State State
-	Goal  Goal
-	Holds []HoldView // what keeps it awake, oldest first
+	// Hibernated says that the memory of a stopped instance is saved: it wakes where it
+	// was.
+	Hibernated bool
+	Goal       Goal
+	Holds      []HoldView // what keeps it awake, oldest first
 	// Clients is how many connections to its ports hold it awake.
 	Clients int
 	// Memory and DiskUse measure what the instance takes of the host now.
@@ -43,7 +46,7 @@ func (s State) Wire() string {
 		return "starting"
 	case Running, Pausing, Resuming, Stopping:
 		return "running"
-	case Paused:
+	case Paused, Saving:
 		return "paused"
 	case Stopped, Erasing, Deleted:
 	}
@@ -53,7 +56,7 @@ func (s State) Wire() string {
 // refresh publishes the actor's state to readers.
 func (a *actor) refresh() {
 	a.record.Enabled = a.snap.Enabled
-	v := &View{Record: a.record, State: a.snap.State, Goal: a.snap.Goal, Memory: noMemory}
+	v := &View{Record: a.record, State: a.snap.State, Hibernated: a.snap.Hibernated, Goal: a.snap.Goal, Memory: noMemory}
 	v.DiskUse = func() (size.Bytes, error) { return a.world.Ground.DiskUse(a.id) }
 	v.Spec.Command = slices.Clone(a.spec.Command)
 	v.Spec.Expose = slices.Clone(a.record.Spec.Expose)
@@ -64,9 +67,11 @@ func (a *actor) refresh() {
 		}
 	}
 	if l := a.live; l != nil {
-		v.Memory = func() (size.Bytes, error) {
-			u, err := l.machine.Usage()
-			return u.Memory, err
+		if b := l.current(); b != nil {
+			v.Memory = func() (size.Bytes, error) {
+				u, err := b.machine.Usage()
+				return u.Memory, err
+			}
 		}
 	}
 	a.view.Store(v)

@@ -34,6 +34,10 @@ type Limits struct {
 	// PowerOff protects a stop from a guest that does not end: counted from the end
 	// of Grace.
 	PowerOff time.Duration
+	// Freeze bounds what a pause waits for programs to stop and for dirty data.
+	Freeze time.Duration
+	// Save protects a hibernation from a disk that hangs.
+	Save time.Duration
 	// Thaw protects a resume from a guest that does not take its clock.
 	Thaw time.Duration
 	// Adopt protects a daemon that starts from guests that do not answer it.
@@ -47,5 +51,5 @@ type Limits struct {
 
 // DefaultLimits are the limits of a daemon.
 func DefaultLimits() Limits {
-	return Limits{Boot: 90 * time.Second, Grace: 10 * time.Second, PowerOff: 5 * time.Second, Thaw: 10 * time.Second, Adopt: 5 * time.Second, Listen: 30 * time.Second, Kill: 20 * time.Second}
+	return Limits{Boot: 90 * time.Second, Grace: 10 * time.Second, PowerOff: 5 * time.Second, Freeze: 2 * time.Second, Save: 5 * time.Minute, Thaw: 10 * time.Second, Adopt: 5 * time.Second, Listen: 30 * time.Second, Kill: 20 * time.Second}
 }

@@ -28,10 +28,15 @@ type stubWorld struct {
 	startErr    error
 	linkErr     error
 	spawnErr    error
+	saveErr     error
+	restoreErr  error
+	template    bool          // starts are clones
+	saving      time.Duration // how long a save takes
 	dieAfter    time.Duration // 0 is never
 	trouble     error         // of machines
 	late        time.Duration // by how much Wait tells of an end after the link has seen it
 	runs        time.Duration // of a program
+	execs       time.Duration // of other commands; 0 is as long
 	status      int32         // of a program
 
 	mu       sync.Mutex
@@ -39,11 +44,13 @@ type stubWorld struct {
 	ground   map[ID]bool
 	records  map[ID]Record
 	logs     map[ID]*stubLog
+	saved    map[ID]bool
 	boots    int
+	wakes    int
 }
 
 func newStubWorld() *stubWorld {
-	return &stubWorld{start: 100 * time.Millisecond, link: time.Second, runs: time.Second, status: 7, machines: map[*stubMachine]bool{}, ground: map[ID]bool{}, records: map[ID]Record{}, logs: map[ID]*stubLog{}}
+	return &stubWorld{start: 100 * time.Millisecond, link: time.Second, runs: time.Second, status: 7, machines: map[*stubMachine]bool{}, ground: map[ID]bool{}, records: map[ID]Record{}, logs: map[ID]*stubLog{}, saved: map[ID]bool{}, saving: 300 * time.Millisecond}
 }
 
 func (w *stubWorld) world() World {
@@ -65,17 +72,55 @@ func nap(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func (w *stubWorld) Prepare(_ context.Context, id ID, _ Spec, _ guestproto.Magic) (vmm.Spec, error) {
+func (w *stubWorld) Prepare(_ context.Context, id ID, _ Spec, _ guestproto.Magic, cold bool) (Plan, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ground[id] = true
-	return vmm.Spec{ID: string(id)}, nil
+	plan := Plan{Recipe: vmm.Spec{ID: string(id)}, Source: vmm.Boot{}}
+	switch {
+	case cold:
+	case w.saved[id]:
+		plan.Kind, plan.Source = Wake, vmm.Restore{}
+	case w.template:
+		plan.Kind, plan.Source = Clone, vmm.Restore{}
+	}
+	return plan, nil
+}
+
+func (w *stubWorld) Started(ID) error { return nil }
+func (w *stubWorld) CutOff(ID) bool   { return false }
+
+func (w *stubWorld) Save(ctx context.Context, id ID, _ vmm.Machine) error {
+	if err := nap(ctx, w.saving); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.saveErr != nil {
+		return w.saveErr
+	}
+	w.saved[id] = true
+	return nil
+}
+
+func (w *stubWorld) Spend(_ context.Context, id ID) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.saved, id)
+	return nil
+}
+
+func (w *stubWorld) Saved(id ID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.saved[id]
 }
 
 func (w *stubWorld) Clear(id ID) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.ground, id)
+	delete(w.saved, id)
 	return nil
 }
 
@@ -155,7 +200,9 @@ func (l *stubLog) Lines(context.Context, LogQuery) iter.Seq2[LogLine, error] {
 	return func(func(LogLine, error) bool) {}
 }
 
-func (w *stubWorld) Info() vmm.Info { return vmm.Info{Name: "stub"} }
+func (w *stubWorld) Info() vmm.Info {
+	return vmm.Info{Name: "stub", Abilities: vmm.Abilities{Pause: true, Save: true}}
+}
 
 func (w *stubWorld) Adopt(_ context.Context, dir string) (vmm.Machine, error) {
 	w.mu.Lock()
@@ -168,18 +215,26 @@ func (w *stubWorld) Adopt(_ context.Context, dir string) (vmm.Machine, error) {
 	return nil, vmm.ErrEnded
 }
 
-func (w *stubWorld) Start(ctx context.Context, spec vmm.Spec, _ vmm.Source) (vmm.Machine, error) {
+func (w *stubWorld) Start(ctx context.Context, spec vmm.Spec, src vmm.Source) (vmm.Machine, error) {
 	if err := nap(ctx, w.start); err != nil {
 		return nil, err
 	}
 	if w.startErr != nil {
 		return nil, w.startErr
 	}
+	_, restore := src.(vmm.Restore)
+	if restore && w.restoreErr != nil {
+		return nil, w.restoreErr
+	}
 	m := &stubMachine{w: w, dir: spec.ID, over: make(chan struct{})}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.machines[m] = true
-	w.boots++
+	if restore && !w.template {
+		w.wakes++
+	} else {
+		w.boots++
+	}
 	if w.dieAfter > 0 {
 		time.AfterFunc(w.dieAfter, func() { m.end(vmm.Exit{Reason: vmm.Panicked, Detail: "out of luck"}) })
 	}
@@ -190,7 +245,7 @@ func (w *stubWorld) Link(ctx context.Context, m vmm.Machine, _ guestproto.Magic,
 	if err := nap(ctx, w.link); err != nil {
 		return nil, err
 	}
-	return &stubGuest{w: w, m: m.(*stubMachine), shut: make(chan struct{})}, w.linkErr
+	return &stubGuest{w: w, m: m.(*stubMachine), shut: make(chan struct{}), moved: make(chan struct{})}, w.linkErr
 }
 
 type stubMachine struct {
@@ -250,9 +305,12 @@ func (m *stubMachine) Usage() (vmm.Usage, error) { return vmm.Usage{}, nil }
 // stubGuest runs programs that end after a while.
 type stubGuest struct {
 	w    *stubWorld
-	m    *stubMachine
 	once sync.Once
 	shut chan struct{}
+
+	mu    sync.Mutex
+	m     *stubMachine
+	moved chan struct{}
 }
 
 func (g *stubGuest) Spawn(context.Context, guestproto.Spawn) error { return g.w.spawnErr }
@@ -266,8 +324,43 @@ func (g *stubGuest) Dial(context.Context, string) (net.Conn, error) {
 
 func (g *stubGuest) Thaw(context.Context) error { return nil }
 
+func (g *stubGuest) Freeze(context.Context, time.Duration) ([]string, error) { return nil, nil }
+
+// Suspend parts the guest from its machine; its program waits with it.
+func (g *stubGuest) Suspend() { g.move(nil) }
+
+func (g *stubGuest) Reopen(ctx context.Context, m vmm.Machine, _ guestproto.Hello) error {
+	if err := nap(ctx, g.w.link); err != nil {
+		return err
+	}
+	g.move(m.(*stubMachine))
+	return nil
+}
+
+func (g *stubGuest) move(m *stubMachine) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.m = m
+	close(g.moved)
+	g.moved = make(chan struct{})
+}
+
+// over returns what is closed when the machine ends, nil while there is none, and what
+// is closed when that changes.
+func (g *stubGuest) over() (over, moved <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.m == nil {
+		return nil, g.moved
+	}
+	return g.m.over, g.moved
+}
+
 func (g *stubGuest) PowerOff(context.Context, time.Duration) error {
-	g.m.end(vmm.Exit{Reason: vmm.PoweredOff})
+	g.mu.Lock()
+	m := g.m
+	g.mu.Unlock()
+	m.end(vmm.Exit{Reason: vmm.PoweredOff})
 	return nil
 }
 
@@ -276,12 +369,17 @@ func (g *stubGuest) Close() error {
 	return nil
 }
 
-func (g *stubGuest) Attach(context.Context, guestproto.ExecID, uint64) (Attachment, error) {
-	return &stubProgram{g: g, frames: []frame.Frame{{Type: frame.Exit, Payload: frame.EncodeStatus(g.w.status)}}}, nil
+func (g *stubGuest) Attach(_ context.Context, id guestproto.ExecID, _ uint64) (Attachment, error) {
+	runs := g.w.runs
+	if id != guestproto.ProgramID && g.w.execs > 0 {
+		runs = g.w.execs
+	}
+	return &stubProgram{g: g, runs: runs, frames: []frame.Frame{{Type: frame.Exit, Payload: frame.EncodeStatus(g.w.status)}}}, nil
 }
 
 type stubProgram struct {
 	g      *stubGuest
+	runs   time.Duration
 	frames []frame.Frame
 }
 
@@ -289,12 +387,18 @@ func (p *stubProgram) Recv() (frame.Frame, error) {
 	if len(p.frames) == 0 {
 		return frame.Frame{}, io.EOF
 	}
-	select {
-	case <-p.g.shut:
-		return frame.Frame{}, net.ErrClosed
-	case <-p.g.m.over:
-		return frame.Frame{}, fmt.Errorf("dial the guest: %w", vmm.ErrEnded)
-	case <-time.After(p.g.w.runs):
+	end := time.After(p.runs)
+	for running := true; running; {
+		over, moved := p.g.over()
+		select {
+		case <-p.g.shut:
+			return frame.Frame{}, net.ErrClosed
+		case <-over:
+			return frame.Frame{}, fmt.Errorf("dial the guest: %w", vmm.ErrEnded)
+		case <-moved:
+		case <-end:
+			running = false
+		}
 	}
 	f := p.frames[0]
 	p.frames = p.frames[1:]
