@@ -45,7 +45,8 @@ type Link struct {
 	limit  time.Duration // of the next attempt to open a session; only run touches it
 
 	mu       sync.Mutex
-	machine  Dialer
+	machine  Dialer // nil while the guest has none
+	moves    int    // how often that has changed
 	magic    guestproto.Magic
 	base     guestproto.Hello  // what every Hello says
 	first    *guestproto.Hello // what only the next one says: rekey and identity
@@ -93,16 +94,36 @@ func randomID() uint64 {
 
 // adopt takes over what later handshakes say. The caller holds mu, or is alone.
 func (l *Link) adopt(hello guestproto.Hello) {
-	l.base = guestproto.Hello{MinVersion: hello.MinVersion, Version: hello.Version, LonelyOffMS: hello.LonelyOffMS}
+	l.base = guestproto.Hello{MinVersion: hello.MinVersion, Version: hello.Version, LonelyOffMS: hello.LonelyOffMS, Prepare: hello.Prepare}
 	l.first = &hello
 }
 
-// Reopen ends the session, if there is one, and makes another, to machine m, which
+// Suspend implements instance.Guest: there is no session until Reopen.
+func (l *Link) Suspend() {
+	l.mu.Lock()
+	l.machine = nil
+	l.moves++
+	sess := l.sess
+	l.sess = nil
+	l.wake()
+	l.mu.Unlock()
+	if sess != nil {
+		sess.end(errSessionEnded)
+	}
+}
+
+// Reopen implements instance.Guest.
+func (l *Link) Reopen(ctx context.Context, m vmm.Machine, hello guestproto.Hello) error {
+	return l.reopen(ctx, m, hello)
+}
+
+// reopen ends the session, if there is one, and makes another, to machine m, which
 // may be a different one: a wake or a fork of what the guest was. What hello owns
 // is added to what the link owns. It returns when the guest is ready for work.
-func (l *Link) Reopen(ctx context.Context, m Dialer, hello guestproto.Hello) error {
+func (l *Link) reopen(ctx context.Context, m Dialer, hello guestproto.Hello) error {
 	l.mu.Lock()
 	l.machine = m
+	l.moves++
 	for _, o := range hello.Owned {
 		if _, known := l.owned[o.Exec]; !known {
 			l.owned[o.Exec] = o.Offset
@@ -146,7 +167,8 @@ func (l *Link) Close() error {
 func (l *Link) run() {
 	pause := minPause
 	for {
-		lived, err := l.session()
+		machine, moves := l.target()
+		lived, err := l.session(machine)
 		switch {
 		case lived > maxPause:
 			pause = 0
@@ -159,6 +181,9 @@ func (l *Link) run() {
 		}
 		if cause := context.Cause(l.ctx); cause != nil {
 			err = cause
+		} else if l.hasMoved(moves) {
+			pause = minPause
+			continue
 		} else if !final(err) {
 			l.log.DebugContext(l.ctx, "guest link down", logattr.Err(err))
 			timer := time.NewTimer(pause)
@@ -175,10 +200,39 @@ func (l *Link) run() {
 	}
 }
 
+// target waits until the guest has a machine, and returns it; nil if the link is
+// closed before.
+func (l *Link) target() (machine Dialer, moves int) {
+	for {
+		l.mu.Lock()
+		machine, moves, changed := l.machine, l.moves, l.changed
+		l.mu.Unlock()
+		if machine != nil {
+			return machine, moves
+		}
+		select {
+		case <-changed:
+		case <-l.ctx.Done():
+			return nil, moves
+		}
+	}
+}
+
+// hasMoved reports whether the guest has left the machine that it had after so many
+// moves: what happened there does not matter.
+func (l *Link) hasMoved(moves int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.moves != moves
+}
+
 // session makes one session and returns how long it lived and why it ended; it
 // never lived if it could not be made.
-func (l *Link) session() (time.Duration, error) {
-	sess, err := l.connect(l.ctx)
+func (l *Link) session(machine Dialer) (time.Duration, error) {
+	if machine == nil {
+		return 0, context.Cause(l.ctx)
+	}
+	sess, err := l.connect(l.ctx, machine)
 	if err != nil {
 		return 0, err
 	}
@@ -197,9 +251,9 @@ func final(err error) bool {
 }
 
 // connect makes one session.
-func (l *Link) connect(ctx context.Context) (*session, error) {
+func (l *Link) connect(ctx context.Context, machine Dialer) (*session, error) {
 	l.mu.Lock()
-	machine, magic := l.machine, l.magic
+	magic := l.magic
 	l.mu.Unlock()
 	conn, err := machine.DialGuest(ctx)
 	if err != nil {
@@ -250,7 +304,7 @@ func (l *Link) hello() (h guestproto.Hello, first *guestproto.Hello) {
 	defer l.mu.Unlock()
 	h = l.base
 	if l.first != nil {
-		h.Rekey, h.Identity = l.first.Rekey, l.first.Identity
+		h.Rekey, h.Identity, h.DiskBytes = l.first.Rekey, l.first.Identity, l.first.DiskBytes
 	}
 	h.Owned = []guestproto.Owned{}
 	for _, id := range slices.Sorted(maps.Keys(l.owned)) {
@@ -274,7 +328,7 @@ func newThaw() *guestproto.Thaw {
 func (l *Link) publish(sess *session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.first != nil { // Reopen came meanwhile: this is not the session it wants
+	if l.first != nil || l.machine == nil { // Reopen or Suspend came meanwhile: this is not the session they want
 		sess.end(errSessionEnded)
 		return
 	}

@@ -180,16 +180,14 @@ func freezeCgroup(on bool) error {
 	return writeFile(cgroupRoot+"/cgroup.freeze", v)
 }
 
-// freeze stops all user processes. It returns those that did not stop in time.
-func freeze(deadline time.Duration) ([]string, error) {
+// awaitFrozen waits until all user processes have stopped. It returns those that did
+// not in time.
+func awaitFrozen(deadline time.Duration) ([]string, error) {
 	events, err := os.Open(cgroupRoot + "/cgroup.events")
 	if err != nil {
 		return nil, err
 	}
 	defer events.Close() //nolint:errcheck // read only
-	if err := freezeCgroup(true); err != nil {
-		return nil, fmt.Errorf("freeze: %w", err)
-	}
 	for end := time.Now().Add(deadline); event(cgroupRoot, "frozen") != "1"; {
 		left := time.Until(end)
 		if left <= 0 {

@@ -24,7 +24,10 @@ type machine struct {
 	state    *os.File // the harness's folder on the instance's disk; set by own
 
 	identity sync.Mutex // one at a time
-	bootID   bool       // /proc/sys/kernel/random/boot_id is replaced
+
+	cold   sync.Mutex // held while programs are frozen or let go
+	thawed uint64     // how often they were let go; guarded by cold
+	bootID bool       // /proc/sys/kernel/random/boot_id is replaced
 }
 
 func newMachine(template bool) *machine {
@@ -187,11 +190,28 @@ func (m *machine) Thaw(thaw guestproto.Thaw) error {
 	if err := setClock(time.Unix(0, thaw.UnixNano)); err != nil {
 		return err
 	}
+	m.cold.Lock()
+	defer m.cold.Unlock()
+	m.thawed++
 	return freezeCgroup(false)
 }
 
 // Freeze implements server.System.
 func (m *machine) Freeze(deadline time.Duration) ([]string, error) {
+	m.cold.Lock()
+	before := m.thawed
+	m.cold.Unlock()
 	unix.Sync()
-	return freeze(deadline)
+	m.cold.Lock()
+	// The machine may have been paused in the middle of writing, and be wanted again.
+	if m.thawed != before {
+		m.cold.Unlock()
+		return nil, &guestproto.Error{Code: guestproto.CodeUnavailable, Msg: "the programs were let go meanwhile"}
+	}
+	err := freezeCgroup(true)
+	m.cold.Unlock()
+	if err != nil {
+		return nil, fmt.Errorf("freeze: %w", err)
+	}
+	return awaitFrozen(deadline)
 }
