@@ -107,7 +107,7 @@ func TestFaults(t *testing.T) {
 			return err
 		}},
 		"save": {fake.Faults{Save: injected}, func(ctx context.Context, m vmm.Machine) error {
-			_, err := m.(vmm.Saver).Save(ctx, vmm.Dest{})
+			_, _, err := m.(vmm.Saver).Save(ctx, vmm.Dest{})
 			return err
 		}},
 	} {
@@ -268,37 +268,33 @@ func TestPipe(t *testing.T) {
 func TestSave(t *testing.T) {
 	booted := make(chan fake.Boot, 2)
 	host := fake.NewHost(func(ctx context.Context, b fake.Boot) vmm.Exit {
+		b.OnSave(func() []byte { return []byte("remember") })
 		booted <- b
 		return fake.Idle(ctx, b)
 	})
 	m := start(t, host)
 	<-booted
-	sv := m.(vmm.Saver)
-	if _, err := sv.Save(t.Context(), vmm.Dest{Dir: t.TempDir()}); err == nil {
-		t.Error("a machine that runs was saved")
-	}
 	if err := m.Pause(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	saved, err := sv.Save(t.Context(), vmm.Dest{Dir: t.TempDir()})
+	saved, mem, err := m.(vmm.Saver).Save(t.Context(), vmm.Dest{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := saved
-	other.Identity = "of another"
-	if _, err := host.Driver().Start(t.Context(), spec(t), &other); err == nil {
-		t.Error("another's saved machine starts")
+	if err := m.Kill(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	clone, err := host.Driver().Start(t.Context(), spec(t), &saved)
+	clone, err := host.Driver().Start(t.Context(), spec(t), vmm.Restore{Saved: saved, Memory: mem})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b := <-booted; b.Saved == nil {
-		t.Error("the guest is not told that it was saved")
+	if err := clone.Resume(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	for _, m := range []vmm.Machine{m, clone} {
-		if err := m.Kill(t.Context()); err != nil {
-			t.Error(err)
-		}
+	if b := <-booted; b.Saved == nil || string(b.Memory) != "remember" {
+		t.Errorf("the guest finds %q, %v", b.Memory, b.Saved)
+	}
+	if err := clone.Kill(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

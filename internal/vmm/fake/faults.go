@@ -5,6 +5,7 @@ import "time"
 // Faults says what goes wrong. The zero value is a good machine.
 type Faults struct {
 	Start      error         // Start fails with it
+	Restore    error         // Start from a saved machine fails with it
 	StartDelay time.Duration // Start takes so long
 	Adopt      error
 
@@ -16,8 +17,15 @@ type Faults struct {
 
 	Pause  error
 	Resume error
-	Save   error
+	Fork   error // ForkDisk
 	Dial   error // DialGuest
 	Attach error // AttachNetwork
 	Kill   error // Kill fails and the VM goes on: a VMM that hangs in the kernel
+
+	Save      error
+	SaveDelay time.Duration // Save takes so long
+	SaveDies  bool          // the VMM dies while it is saved
+	Store     error         // Memory.Store fails with it
+	Damage    bool          // what Save and Store write is not what they say
+	Load      error         // LoadMemory fails with it
 }

@@ -2,10 +2,8 @@ package fake
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -17,8 +15,20 @@ import (
 type Boot struct {
 	Spec    vmm.Spec
 	Saved   *vmm.Saved // what it was started from, or nil
+	Memory  []byte     // what OnSave's function returned when that was saved
 	Port    *Port      // the byte pipe to the host
 	Network *Port      // frames, each after its length as u32 big-endian; nil without a card
+
+	vm *VM
+}
+
+// OnSave registers what tells the guest's memory: a function that is called when
+// the machine is saved, which is then paused. It returns all that the guest wants
+// to find in Boot.Memory again. Without one that is what it found itself.
+func (b *Boot) OnSave(memory func() []byte) {
+	b.vm.mu.Lock()
+	defer b.vm.mu.Unlock()
+	b.vm.remember = memory
 }
 
 // Guest is the code inside a machine. It returns when ctx ends, or earlier to end
@@ -36,9 +46,10 @@ func Idle(ctx context.Context, _ Boot) vmm.Exit {
 type Host struct {
 	guest Guest
 
-	mu     sync.Mutex
-	faults Faults
-	vms    map[string]*VM // by Spec.Dir
+	mu      sync.Mutex
+	faults  Faults
+	version string
+	vms     map[string]*VM // by Spec.Dir
 }
 
 // NewHost returns a host whose machines run guest; nil is Idle.
@@ -46,7 +57,7 @@ func NewHost(guest Guest) *Host {
 	if guest == nil {
 		guest = Idle
 	}
-	return &Host{guest: guest, vms: map[string]*VM{}}
+	return &Host{guest: guest, version: "1", vms: map[string]*VM{}}
 }
 
 // Driver returns a driver of this host: one for each life of the daemon.
@@ -57,6 +68,24 @@ func (h *Host) Inject(f Faults) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.faults = f
+}
+
+// Upgrade replaces the version of the VMM: what was saved under another is stale.
+func (h *Host) Upgrade(version string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.version = version
+}
+
+func (h *Host) identity() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return driverName + " " + h.version
+}
+
+// shape is the part of an identity that is a machine's own.
+func shape(s *vmm.Spec) string {
+	return fmt.Sprintf("; x%d; %v; %d disks", s.VCPUs, s.Memory, len(s.Disks))
 }
 
 // VMs returns the machines that run, in no order.
@@ -88,11 +117,7 @@ func (h *Host) Restart() {
 	}
 }
 
-// Identity of all saved machines of this package.
-const identity = "fake 1"
-
-// stateName is the file that a save writes.
-const stateName = "state"
+const driverName = "fake"
 
 // Driver implements vmm.Driver.
 type Driver struct{ host *Host }
@@ -100,8 +125,9 @@ type Driver struct{ host *Host }
 // Info implements vmm.Driver.
 func (d *Driver) Info() vmm.Info {
 	return vmm.Info{
-		Name: "fake", Version: "1", Accel: "none", Isolation: vmm.None,
-		Abilities: vmm.Abilities{Pause: true, Save: true}, Why: "the in-memory driver of tests",
+		Name: driverName, Version: "1", Accel: "none", Isolation: vmm.None,
+		Abilities: vmm.Abilities{Pause: true, Save: true, Fork: true}, Why: "the in-memory driver of tests",
+		Identity: d.host.identity(),
 	}
 }
 
@@ -110,28 +136,29 @@ func (d *Driver) Start(ctx context.Context, spec vmm.Spec, src vmm.Source) (vmm.
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	saved, err := load(src)
-	if err != nil {
-		return nil, err
-	}
 	h := d.host
 	h.mu.Lock()
 	faults := h.faults
 	h.mu.Unlock()
-	if faults.StartDelay > 0 {
-		select {
-		case <-time.After(faults.StartDelay):
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+	if err := wait(ctx, faults.StartDelay); err != nil {
+		return nil, err
 	}
 	if faults.Start != nil {
 		return nil, faults.Start
 	}
-	v := newVM(h, spec, saved, faults)
+	v := newVM(h, spec, faults)
+	if from, ok := src.(vmm.Restore); ok {
+		if faults.Restore != nil {
+			return nil, faults.Restore
+		}
+		if err := v.restore(&from); err != nil {
+			return nil, err
+		}
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.vms[spec.Dir] != nil {
+		v.memory.free()
 		return nil, fault.New(fault.Conflict, "a machine runs in %s", spec.Dir)
 	}
 	h.vms[spec.Dir] = v
@@ -140,27 +167,18 @@ func (d *Driver) Start(ctx context.Context, spec vmm.Spec, src vmm.Source) (vmm.
 	return m, nil
 }
 
-// load returns the saved machine in src, or nil to boot.
-func load(src vmm.Source) (*vmm.Saved, error) {
-	saved, ok := src.(*vmm.Saved)
-	if !ok {
-		return nil, nil
+// wait waits for some time, or for ctx.
+func wait(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
 	}
-	if saved.Driver != "fake" || saved.Identity != identity {
-		return nil, fault.New(fault.Conflict, "a machine saved by %q (%q) does not start here", saved.Driver, saved.Identity).By(fault.Driver)
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	b, err := os.ReadFile(saved.State)
-	if err == nil {
-		err = json.Unmarshal(b, &state{})
-	}
-	if err != nil {
-		return nil, fault.Wrap(fault.Unavailable, err, "saved machine").By(fault.Host)
-	}
-	return saved, nil
 }
-
-// state is what a save writes.
-type state struct{ ID string }
 
 // Adopt implements vmm.Driver.
 func (d *Driver) Adopt(ctx context.Context, dir string) (vmm.Machine, error) {

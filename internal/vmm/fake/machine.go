@@ -2,12 +2,9 @@ package fake
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -15,7 +12,8 @@ import (
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
-// Machine is one process's hold on a VM. It implements vmm.Machine and vmm.Saver.
+// Machine is one process's hold on a VM. It implements vmm.Machine, vmm.Saver and
+// vmm.DiskForker.
 type Machine struct {
 	vm       *VM
 	op       chan struct{} // held by Pause, Resume and Save, one at a time
@@ -34,6 +32,8 @@ func (m *Machine) Release() {
 		}
 		m.vm.mu.Lock()
 		defer m.vm.mu.Unlock()
+		m.vm.memory.spoil() // somebody else decides when it goes on
+		m.vm.memory = nil
 		m.vm.owner = nil
 	})
 }
@@ -111,25 +111,6 @@ func (m *Machine) Paused(ctx context.Context) (paused bool, err error) {
 		return nil
 	})
 	return paused, err
-}
-
-// Save implements vmm.Saver.
-func (m *Machine) Save(ctx context.Context, dest vmm.Dest) (vmm.Saved, error) {
-	s := vmm.Saved{Driver: "fake", Identity: identity, State: filepath.Join(dest.Dir, stateName)}
-	err := m.operate(ctx, func(f Faults) error {
-		if f.Save != nil {
-			return f.Save
-		}
-		if !m.vm.Paused() {
-			return fault.New(fault.Conflict, "a machine that runs cannot be saved")
-		}
-		b, err := json.Marshal(state{ID: m.vm.spec.ID})
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(s.State, b, 0o600)
-	})
-	return s, err
 }
 
 // operate performs one operation after those before it.

@@ -2,6 +2,7 @@ package fake
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,7 +14,9 @@ import (
 type VM struct {
 	host  *Host
 	spec  vmm.Spec
-	saved *vmm.Saved
+	saved *vmm.Saved // what it was started from, or nil
+	found []byte     // its Boot.Memory
+	clone bool       // it does not own its memory
 	ctl   *wire
 	net   *wire // nil without a network card
 
@@ -26,11 +29,16 @@ type VM struct {
 	paused  bool
 	changed chan struct{} // closed and replaced when paused changes
 	owner   *Machine      // nil while no process has it
+
+	remember func() []byte // Boot.OnSave's
+	memory   *memory       // held since the last save, or since a start on it; may be nil
+	rested   bool          // it was saved and has not run since
+	disks    []vmm.Disk    // as they are now
 }
 
-func newVM(h *Host, spec vmm.Spec, saved *vmm.Saved, f Faults) *VM {
+func newVM(h *Host, spec vmm.Spec, f Faults) *VM {
 	v := &VM{
-		host: h, spec: spec, saved: saved, faults: f,
+		host: h, spec: spec, faults: f, disks: slices.Clone(spec.Disks),
 		ctl:  newWire(false),
 		stop: make(chan vmm.Exit, 1), ended: make(chan struct{}), changed: make(chan struct{}),
 	}
@@ -66,6 +74,13 @@ func (v *VM) Paused() bool {
 
 // Spec returns what the machine was started with.
 func (v *VM) Spec() vmm.Spec { return v.spec }
+
+// Disks returns the machine's disks as they are now, forked or not.
+func (v *VM) Disks() []vmm.Disk {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.disks)
+}
 
 func (v *VM) now() Faults {
 	v.mu.Lock()
@@ -104,6 +119,11 @@ func (v *VM) lose() {
 func (v *VM) setPaused(paused bool) {
 	v.mu.Lock()
 	v.paused = paused
+	if !paused {
+		v.rested = false
+		v.memory.spoil()
+		v.memory = nil
+	}
 	close(v.changed)
 	v.changed = make(chan struct{})
 	v.mu.Unlock()
@@ -141,6 +161,9 @@ func (v *VM) run() {
 	delete(v.host.vms, v.spec.Dir)
 	v.host.mu.Unlock()
 	v.exit = exit
+	v.mu.Lock()
+	v.memory.free()
+	v.mu.Unlock()
 	close(v.ended)
 }
 
@@ -173,7 +196,20 @@ func (v *VM) runGuest(ctx context.Context) vmm.Exit {
 			return vmm.Exit{}
 		}
 	}
-	b := Boot{Spec: v.spec, Saved: v.saved, Port: &Port{wire: v.ctl}}
+	for v.saved != nil { // nothing of a restored machine runs before it is resumed
+		v.mu.Lock()
+		paused, changed := v.paused, v.changed
+		v.mu.Unlock()
+		if !paused {
+			break
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return vmm.Exit{}
+		}
+	}
+	b := Boot{Spec: v.spec, Saved: v.saved, Memory: v.found, Port: &Port{wire: v.ctl}, vm: v}
 	if v.net != nil {
 		b.Network = &Port{wire: v.net}
 	}

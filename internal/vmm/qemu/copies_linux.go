@@ -49,11 +49,31 @@ func (c *copies) open(f *os.File) (*os.File, error) {
 		}
 		c.files[id] = m
 	}
-	fd, err := unix.FcntlInt(c.files[id].Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	return duplicate(c.files[id])
+}
+
+// duplicate returns another descriptor of a file without a name.
+func duplicate(f *os.File) (*os.File, error) {
+	raw, err := f.SyscallConn()
 	if err != nil {
-		return nil, os.NewSyscallError("dup", err)
+		return nil, err
+	}
+	var fd int
+	var duped error
+	if err := raw.Control(func(of uintptr) { fd, duped = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 3) }); err != nil {
+		return nil, err
+	}
+	if duped != nil {
+		return nil, os.NewSyscallError("dup", duped)
 	}
 	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// seal makes a file without a name unchangeable, for ever and for everybody. It
+// fails while somebody could still write to it.
+func seal(f *os.File) error {
+	_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+	return os.NewSyscallError("seal", err)
 }
 
 // clear closes all copies; machines that run keep theirs.
@@ -71,7 +91,7 @@ func sealedCopy(f *os.File) (*os.File, error) {
 	}
 	_, err = io.Copy(m, f)
 	if err == nil {
-		_, err = unix.FcntlInt(m.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+		err = seal(m)
 	}
 	if err != nil {
 		closeAll(m)

@@ -30,7 +30,12 @@ type Driver struct {
 	tsc     int
 	log     *slog.Logger
 	answer  time.Duration // adoptTimeout, or a test's
+
+	platform string // what all its machines' shapes have in common
 }
+
+// driverName is vmm.Info's.
+const driverName = "qemu"
 
 // Open finds QEMU and decides how it will execute guests, which may take some
 // seconds the first time after a boot of the host.
@@ -65,6 +70,8 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if d.accel, d.why, err = d.chooseAccel(ctx, o); err != nil {
 		return nil, err
 	}
+	r := d.recipe(&vmm.Spec{})
+	d.platform = r.platform()
 	return d, nil
 }
 
@@ -85,30 +92,51 @@ func (d *Driver) Info() vmm.Info {
 		isolation = vmm.Hardware
 	}
 	return vmm.Info{
-		Name: "qemu", Version: d.version.String(), Accel: string(d.accel), Isolation: isolation,
-		Abilities: vmm.Abilities{Pause: true}, Why: d.why,
+		Name: driverName, Version: d.version.String(), Accel: string(d.accel), Isolation: isolation,
+		Abilities: vmm.Abilities{Pause: true, Save: true, Fork: true}, Why: d.why,
+		Identity: identity(d.version, d.platform),
 	}
 }
 
 // Start implements vmm.Driver.
 func (d *Driver) Start(ctx context.Context, spec vmm.Spec, src vmm.Source) (vmm.Machine, error) {
-	if _, ok := src.(vmm.Boot); !ok {
-		return nil, fmt.Errorf("start from %T: %w", src, errors.ErrUnsupported)
-	}
 	if err := ended(ctx); err != nil {
 		return nil, err
 	}
+	var m *Machine
+	var err error
+	switch from := src.(type) {
+	case vmm.Boot:
+		m, err = d.start(ctx, &spec, origin{}, func(context.Context, *Machine) error { return nil })
+	case vmm.Restore:
+		m, err = d.restore(ctx, &spec, &from)
+	default:
+		err = fmt.Errorf("start from %T: %w", src, errors.ErrUnsupported)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// start runs a VMM and makes it a machine. It closes what from has.
+func (d *Driver) start(ctx context.Context, spec *vmm.Spec, from origin, ready func(context.Context, *Machine) error) (*Machine, error) {
 	f, err := makeFolder(ctx, spec.Dir)
 	if err != nil {
+		closeAll(from.memory)
 		return nil, fmt.Errorf("folder of the machine: %w", err)
 	}
-	m, err := d.spawn(f, &spec)
+	m, err := d.spawn(f, spec, from)
 	if err != nil {
 		f.clear()
 		f.close()
 		return nil, err
 	}
-	if err := m.connect(ctx, startTimeout); err != nil {
+	err = m.connect(ctx, startTimeout)
+	if err == nil {
+		err = ready(ctx, m)
+	}
+	if err != nil {
 		return nil, d.giveUp(ctx, m, err)
 	}
 	return m, nil
@@ -116,9 +144,13 @@ func (d *Driver) Start(ctx context.Context, spec vmm.Spec, src vmm.Source) (vmm.
 
 // spawn runs the process. After an error nothing runs; the folder is the
 // caller's to clear.
-func (d *Driver) spawn(f *folder, spec *vmm.Spec) (*Machine, error) {
-	l, err := d.prepare(f, spec)
+func (d *Driver) spawn(f *folder, spec *vmm.Spec, from origin) (*Machine, error) {
+	l, err := d.prepare(f, spec, from)
 	if err != nil {
+		return nil, err
+	}
+	if err := f.begin(l.recipe.model()); err != nil {
+		l.close()
 		return nil, err
 	}
 	p, err := l.start(d.binary)
@@ -127,7 +159,7 @@ func (d *Driver) spawn(f *folder, spec *vmm.Spec) (*Machine, error) {
 		return nil, err
 	}
 	var m *Machine
-	if err = f.write(p.pid); err == nil {
+	if err = f.started(p.pid); err == nil {
 		m, err = newMachine(f, p, l.console, l.words, false)
 	}
 	if err != nil {
@@ -143,10 +175,10 @@ func (d *Driver) spawn(f *folder, spec *vmm.Spec) (*Machine, error) {
 
 // giveUp ends a machine that did not start and tells why it did not.
 func (d *Driver) giveUp(ctx context.Context, m *Machine, err error) error {
-	if dying(err) { // then what QEMU said tells more than what we saw
-		err = m.explain(ctx, err)
-	}
 	byItself := errors.Is(err, vmm.ErrEnded)
+	if dying(err) { // then what QEMU said tells more than what we saw
+		byItself = errors.Is(m.explain(ctx, err), vmm.ErrEnded)
+	}
 	// Not the caller's context: it may be why we are here.
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer cancel()
@@ -157,8 +189,12 @@ func (d *Driver) giveUp(ctx context.Context, m *Machine, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case byItself && errors.Is(err, errRefused) && m.ending.refused():
+		return errStale("QEMU does not load it: %s", lastWords(m.ending.stderr))
 	case byItself:
 		return errStart(&m.ending)
+	case errors.Is(err, errRefused):
+		return errStale("%v", err)
 	default:
 		return err
 	}
@@ -192,8 +228,15 @@ func (d *Driver) Adopt(ctx context.Context, dir string) (vmm.Machine, error) {
 	if err := m.connect(ctx, d.answer); err != nil {
 		return nil, d.refuse(ctx, m, err)
 	}
+	if m.loading {
+		return nil, d.refuse(ctx, m, errHalfLoaded)
+	}
 	return m, nil
 }
+
+// errHalfLoaded tells of a VMM whose daemon died before it had loaded a saved
+// machine.
+var errHalfLoaded = errors.New("its saved machine was not loaded")
 
 func takeOver(f *folder, p *process) (*Machine, error) {
 	console, err := f.openPipe(consoleName)
@@ -220,7 +263,7 @@ func (d *Driver) refuse(ctx context.Context, m *Machine, err error) error {
 		m.Release()
 		return context.Cause(ctx)
 	}
-	d.log.WarnContext(ctx, "a QEMU that does not answer is ended", slog.Int("pid", m.proc.pid), slog.String("error", err.Error()))
+	d.log.WarnContext(ctx, "a QEMU of no use is ended", slog.Int("pid", m.proc.pid), slog.String("error", err.Error()))
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer cancel()
 	if killed := m.Kill(clean); killed != nil {

@@ -72,6 +72,11 @@ func (e *ending) unwitnessed() vmm.Exit {
 	return vmm.Exit{Reason: vmm.Died, Detail: withWords("QEMU's process is gone", e.stderr)}
 }
 
+// refused tells whether QEMU ended because it did not like what it was given.
+func (e *ending) refused() bool {
+	return e.status != nil && e.status.Exited() && e.status.ExitStatus() != 0
+}
+
 func (e *ending) panicDetail() string {
 	return printable(panicLine.FindString(e.console))
 }

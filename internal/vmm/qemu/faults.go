@@ -2,14 +2,19 @@ package qemu
 
 import (
 	"bufio"
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/size"
+	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
 // program returns the name of QEMU's binary for guests of this machine's kind.
@@ -94,6 +99,30 @@ func errDisk(nospace bool, reason string) error {
 	}
 	return fault.New(fault.Unavailable, "the host could not serve the VM's disk: %s", reason).By(fault.Host).
 		WithHint("the host's log may tell why: dmesg")
+}
+
+// errStale says that a saved machine cannot be started here, and why.
+func errStale(format string, args ...any) error {
+	return fault.Wrap(fault.Conflict, fmt.Errorf("%w: %s", vmm.ErrStale, fmt.Sprintf(format, args...)), "").By(fault.Driver).
+		WithHint("it starts without its memory")
+}
+
+// loadError explains why a machine was not started from a saved one.
+func loadError(ctx context.Context, err error) error {
+	if _, told := errors.AsType[*fault.Error](err); told {
+		return err
+	}
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, vmm.ErrDamaged):
+		return fault.Wrap(fault.Unavailable, err, "").By(fault.Host).
+			WithHint("it starts without its memory; if it happens again, look at the host's log: dmesg")
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.ENOMEM):
+		return fault.Wrap(fault.Exhausted, err, "no memory for the VM").By(fault.Host).
+			WithHint("stop something: aegis instance list")
+	}
+	return fault.Wrap(fault.Unavailable, err, "start from a saved machine").By(fault.Host).WithHint("aegis doctor")
 }
 
 // errStart explains a process that ended before it was a machine.

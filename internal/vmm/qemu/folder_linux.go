@@ -27,12 +27,13 @@ const (
 	logSuffix   = ".log"
 )
 
-// record tells which process runs the machine of a folder. It stays empty until
+// record tells what a folder's machine is, and which process runs it: PID is 0 until
 // there is one.
 type record struct {
 	PID   int
 	Start uint64 // in ticks since boot
 	Boot  string // id of the host's boot
+	Model model
 }
 
 // folder is a machine's Spec.Dir, claimed: the lock on its record is held.
@@ -40,6 +41,7 @@ type folder struct {
 	path   string
 	dir    *os.File
 	record *os.File
+	model  model
 }
 
 var errClaimed = errors.New("another process has taken this machine")
@@ -105,8 +107,14 @@ func (f *folder) lock() error {
 	return err
 }
 
-// write records the process of the machine.
-func (f *folder) write(pid int) error {
+// begin records what machine will be here.
+func (f *folder) begin(m model) error {
+	f.model = m
+	return f.write(record{Model: m})
+}
+
+// started records the process of the machine.
+func (f *folder) started(pid int) error {
 	start, err := startTime(pid)
 	if err != nil {
 		return err
@@ -115,7 +123,12 @@ func (f *folder) write(pid int) error {
 	if err != nil {
 		return err
 	}
-	b, err := json.Marshal(record{PID: pid, Start: start, Boot: boot})
+	return f.write(record{PID: pid, Start: start, Boot: boot, Model: f.model})
+}
+
+// write replaces the record. It never gets shorter.
+func (f *folder) write(r record) error {
+	b, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
@@ -128,7 +141,9 @@ var errNoProcess = errors.New("no process")
 // process opens the process that the record names, if it still is that one.
 func (f *folder) process(ctx context.Context) (*process, error) {
 	var r record
-	if err := json.NewDecoder(io.NewSectionReader(f.record, 0, 4096)).Decode(&r); err != nil {
+	err := json.NewDecoder(io.NewSectionReader(f.record, 0, 4096)).Decode(&r)
+	f.model = r.Model
+	if err != nil || r.PID == 0 {
 		return f.listener(ctx)
 	}
 	if boot, err := bootID(); err != nil || boot != r.Boot {
@@ -181,7 +196,7 @@ func (f *folder) listener(ctx context.Context) (*process, error) {
 		return nil, errors.Join(errNoProcess, err)
 	}
 	q.Close()
-	return p, f.write(pid)
+	return p, f.started(pid)
 }
 
 // peer returns the process that listens at the other end of conn.

@@ -33,19 +33,41 @@ func (l *launch) inherit(f *os.File) int {
 	return len(l.files) - 1
 }
 
-// prepare opens everything that the machine of spec is made of.
-func (d *Driver) prepare(f *folder, spec *vmm.Spec) (*launch, error) {
-	if err := checkSpec(spec); err != nil {
+// recipe returns the recipe of spec without what is opened for it.
+func (d *Driver) recipe(spec *vmm.Spec) recipe {
+	r := recipe{
+		Arch: runtime.GOARCH, Accel: d.accel, ID: spec.ID, Memory: spec.Memory, VCPUs: spec.VCPUs,
+		Cmdline: spec.Cmdline, TSCKHz: d.tsc, Network: spec.Network,
+	}
+	if d.accel == KVM {
+		r.HostCPU = hostCPU()
+	}
+	for _, disk := range spec.Disks {
+		r.Disks = append(r.Disks, diskFile{Name: disk.Name, ReadOnly: disk.ReadOnly})
+	}
+	return r
+}
+
+// origin is what a VMM starts from. The zero value is a boot with fresh memory.
+type origin struct {
+	memory  *os.File // the guest's memory, the launch's to close; nil for fresh
+	clone   bool     // memory is mapped copy-on-write
+	restore bool     // the VMM waits for a saved machine
+}
+
+// prepare opens everything that the machine of spec is made of. It closes what
+// from has, sooner or later.
+func (d *Driver) prepare(f *folder, spec *vmm.Spec, from origin) (*launch, error) {
+	l := &launch{account: d.account, copies: d.copies, recipe: d.recipe(spec)}
+	l.recipe.Restore, l.recipe.Clone = from.restore, from.clone
+	if err := checkSpec(spec, from); err != nil {
+		closeAll(from.memory)
 		return nil, err
 	}
-	l := &launch{account: d.account, copies: d.copies, recipe: recipe{
-		Arch: runtime.GOARCH, Accel: d.accel, ID: spec.ID, Memory: spec.Memory, VCPUs: spec.VCPUs,
-		Cmdline: spec.Cmdline, TSCKHz: d.tsc,
-	}}
 	for _, step := range []func() error{
 		func() error { return l.openPipes(f) },
+		func() error { return l.openMemory(from.memory) },
 		func() error { return l.openKernel(spec) },
-		func() error { return l.openMemory() },
 		func() error { return l.openSockets(f, spec.Network) },
 		func() error { return l.openDisks(spec.Disks) },
 	} {
@@ -60,23 +82,45 @@ func (d *Driver) prepare(f *folder, spec *vmm.Spec) (*launch, error) {
 // Disk names become node names and serial numbers, which hold 20 characters.
 var diskName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_-]{0,14}$`)
 
-func checkSpec(s *vmm.Spec) error {
+func checkSpec(s *vmm.Spec, from origin) error {
 	seen := map[string]bool{}
 	for _, d := range s.Disks {
-		switch {
-		case !diskName.MatchString(d.Name) || seen[d.Name]:
+		if !diskName.MatchString(d.Name) || seen[d.Name] {
 			return fault.New(fault.Invalid, "bad or repeated disk name %q", d.Name)
-		case d.Format != vmm.Raw && d.Format != vmm.QCOW2:
-			return fault.New(fault.Invalid, "disk %s has the unknown format %q", d.Name, d.Format)
+		}
+		if err := checkLayers(&d); err != nil {
+			return err
 		}
 		seen[d.Name] = true
 	}
 	if s.Memory < size.MiB {
 		return fault.New(fault.Invalid, "a machine with %v of memory", s.Memory)
 	}
+	if from.memory != nil { // then most of it exists already
+		return nil
+	}
 	avail, err := availableMemory()
 	if err == nil && s.Memory > avail {
 		return errMemory(s.Memory, avail)
+	}
+	return nil
+}
+
+// maxLayers bounds the files of one disk, and with it the VMM's descriptors.
+const maxLayers = 32
+
+func checkLayers(d *vmm.Disk) error {
+	layers := append([]vmm.Layer{{Path: d.Path, Format: d.Format}}, d.Backing...)
+	if len(layers) > maxLayers {
+		return fault.New(fault.Invalid, "disk %s has %d layers, more than %d", d.Name, len(layers), maxLayers)
+	}
+	for i, l := range layers {
+		if l.Format != vmm.Raw && l.Format != vmm.QCOW2 {
+			return fault.New(fault.Invalid, "disk %s has the unknown format %q", d.Name, l.Format)
+		}
+		if l.Format == vmm.Raw && i < len(layers)-1 {
+			return fault.New(fault.Invalid, "disk %s has a layer under a raw one", d.Name)
+		}
 	}
 	return nil
 }
@@ -104,6 +148,9 @@ func (l *launch) openPipes(f *folder) error {
 }
 
 func (l *launch) openKernel(spec *vmm.Spec) error {
+	if l.recipe.Restore && l.recipe.Arch != "arm64" {
+		return nil
+	}
 	k, err := l.openReadable(spec.Kernel)
 	if err != nil {
 		return errKernel(spec.Kernel, err)
@@ -112,7 +159,7 @@ func (l *launch) openKernel(spec *vmm.Spec) error {
 	if err := checkKernel(k, l.recipe.Arch); err != nil {
 		return errKernel(spec.Kernel, err)
 	}
-	if spec.Initrd == "" {
+	if spec.Initrd == "" || l.recipe.Restore {
 		return nil
 	}
 	i, err := l.openReadable(spec.Initrd)
@@ -171,15 +218,17 @@ func (l *launch) openReadable(path string) (*os.File, error) {
 	return l.copies.open(f)
 }
 
-// openMemory makes the guest's memory: a file without a name that is mapped
-// shared, so that a save need not copy it.
-func (l *launch) openMemory() error {
-	m, err := memoryFile("aegis-ram")
-	if err != nil {
-		return err
+// openMemory gives the machine its memory: a file without a name.
+func (l *launch) openMemory(m *os.File) error {
+	var err error
+	if m == nil {
+		if m, err = memoryFile(memoryName); err != nil {
+			return err
+		}
+		err = m.Truncate(l.recipe.mebibytes() * int64(size.MiB))
 	}
 	l.recipe.RAM = l.inherit(m)
-	return m.Truncate(l.recipe.mebibytes() * int64(size.MiB))
+	return err
 }
 
 func (l *launch) openSockets(f *folder, network bool) error {
@@ -198,16 +247,20 @@ func (l *launch) openSockets(f *folder, network bool) error {
 }
 
 func (l *launch) openDisks(disks []vmm.Disk) error {
-	for _, d := range disks {
+	for i, d := range disks {
+		disk := &l.recipe.Disks[i]
 		flags := os.O_RDWR
-		if d.ReadOnly {
+		for _, layer := range append([]vmm.Layer{{Path: d.Path, Format: d.Format}}, d.Backing...) {
+			if d.ReadOnly {
+				flags = os.O_RDONLY
+			}
+			f, err := os.OpenFile(layer.Path, flags, 0)
+			if err != nil {
+				return fault.Wrap(fault.Unavailable, err, "disk %s", d.Name).By(fault.Host).WithHint("aegis doctor")
+			}
+			disk.Layers = append(disk.Layers, layerFile{Format: layer.Format, FD: l.inherit(f)})
 			flags = os.O_RDONLY
 		}
-		f, err := os.OpenFile(d.Path, flags, 0)
-		if err != nil {
-			return fault.Wrap(fault.Unavailable, err, "disk %s", d.Name).By(fault.Host).WithHint("aegis doctor")
-		}
-		l.recipe.Disks = append(l.recipe.Disks, diskFile{Name: d.Name, Format: d.Format, ReadOnly: d.ReadOnly, FD: l.inherit(f)})
 	}
 	return nil
 }

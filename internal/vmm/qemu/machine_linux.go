@@ -47,8 +47,11 @@ type Machine struct {
 	paused bool          // guarded by op
 	killed atomic.Bool
 
+	loading bool // when connected: QEMU waited for a saved machine
+
 	mu       sync.Mutex
 	mon      *qmp
+	memory   *memory // held since the last save, or since a start on it; may be nil
 	parting  parting
 	released chan struct{} // closed by Release
 	ended    chan struct{} // closed when nothing is left; exit and status are set then
@@ -137,6 +140,7 @@ func (m *Machine) finish(status *syscall.WaitStatus) {
 	m.letGo()
 	m.folder.clear()
 	m.folder.close()
+	m.hold(nil).free() // before anybody knows that the machine has ended
 	close(m.ended)
 }
 
@@ -157,6 +161,7 @@ func (m *Machine) Release() {
 		return
 	}
 	close(m.released)
+	m.hold(nil).spoil()
 	if mon := m.monitor(); mon != nil {
 		mon.Close()
 	}
@@ -165,6 +170,15 @@ func (m *Machine) Release() {
 	if m.proc.child == nil {
 		m.proc.close() // ends watch; a child is still reaped
 	}
+}
+
+// hold remembers whose memory the machine has, and returns what was held before.
+func (m *Machine) hold(mem *memory) *memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := m.memory
+	m.memory = mem
+	return before
 }
 
 func (m *Machine) monitor() *qmp {
@@ -190,7 +204,7 @@ func (m *Machine) connect(ctx context.Context, timeout time.Duration) error {
 	m.mon = mon
 	m.mu.Unlock()
 	status, err := m.status(ctx)
-	m.paused = status != running
+	m.paused, m.loading = status != running, status == inmigrate
 	return err
 }
 

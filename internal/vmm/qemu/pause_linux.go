@@ -9,8 +9,13 @@ import (
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
-// running is QEMU's word for a machine whose vCPUs run.
-const running = "running"
+// QEMU's words for the states of a machine.
+const (
+	running     = "running"
+	paused      = "paused"
+	postmigrate = "postmigrate" // paused, and saved: it cannot be saved again before it runs
+	inmigrate   = "inmigrate"   // waiting for a saved machine
+)
 
 // Pause implements vmm.Machine.
 func (m *Machine) Pause(ctx context.Context) error { return m.setPaused(ctx, true) }
@@ -42,7 +47,9 @@ func (m *Machine) setPaused(ctx context.Context, pause bool) error {
 	}
 	do, undo, want := "cont", "stop", running
 	if pause {
-		do, undo, want = "stop", "cont", "paused"
+		do, undo, want = "stop", "cont", paused
+	} else {
+		m.hold(nil).spoil()
 	}
 	err := m.monitor().execute(ctx, do, nil, nil)
 	if err == nil {
@@ -51,7 +58,7 @@ func (m *Machine) setPaused(ctx context.Context, pause bool) error {
 	if err != nil {
 		// QEMU works in order: whatever becomes of the first command, after this one
 		// the machine is as it was.
-		_, _, _ = m.monitor().send(undo, nil)
+		_, _, _ = m.monitor().send(undo, nil, nil)
 		return m.blame(ctx, err)
 	}
 	m.paused = pause

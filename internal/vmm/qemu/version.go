@@ -9,7 +9,7 @@ import (
 )
 
 // Version is an upstream version of QEMU.
-type Version struct{ Major, Minor, Micro int }
+type Version struct{ Major, Minor, Micro int } // QMP's greeting has the same names
 
 // oldest is the first version with "-netdev stream", which carries the network
 // card, and the one that the measurements behind this driver were made with.

@@ -66,46 +66,66 @@ func store(ctx context.Context, from, to *os.File) (vmm.File, error) {
 	return vmm.File{Path: to.Name(), Size: size.Bytes(t.bytes() + int64(len(encoded))), Digest: digest(encoded)}, nil
 }
 
-// Load fills to, an empty file, with the memory of an image, of which it checks
-// all. It fails with an error that wraps vmm.ErrDamaged where the image is not
-// what Store has written, or not of that much memory.
-func Load(ctx context.Context, f vmm.File, memory size.Bytes, to *os.File) error {
-	from, err := os.Open(f.Path)
+// Image is an image that was opened, whose table is in order.
+type Image struct {
+	file  *os.File
+	table *table
+}
+
+// Open opens an image. It fails with an error that wraps vmm.ErrDamaged where the
+// file is not what Store has written.
+func Open(f vmm.File) (*Image, error) {
+	file, err := os.Open(f.Path)
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
+		return nil, fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
 	} else if err != nil {
-		return err
+		return nil, err
 	}
-	defer from.Close() //nolint:errcheck // only read
-	fi, err := from.Stat()
+	i := &Image{file: file}
+	if i.table, err = open(file, f.Digest); err != nil {
+		_ = file.Close() // only read
+		return nil, fmt.Errorf("%w: %s: %w", vmm.ErrDamaged, f.Path, err)
+	}
+	return i, nil
+}
+
+var errAnother = errors.New("it is another image")
+
+func open(file *os.File, want string) (*table, error) {
+	fi, err := file.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	t, sum, err := readTable(from, fi.Size())
-	switch {
-	case err != nil:
-		return fmt.Errorf("%w: %s: %w", vmm.ErrDamaged, f.Path, err)
-	case f.Digest != "" && f.Digest != sum:
-		return fmt.Errorf("%w: %s is another image", vmm.ErrDamaged, f.Path)
-	case size.Bytes(t.size) != memory:
-		return fmt.Errorf("%w: %s holds %v of memory, not %v", vmm.ErrDamaged, f.Path, size.Bytes(t.size), memory)
+	t, sum, err := readTable(file, fi.Size())
+	if err == nil && sum != want {
+		err = errAnother
 	}
-	if err := to.Truncate(t.size); err != nil {
-		return err
-	}
-	return each(ctx, len(t.extents), func(i int, buf []byte) error {
-		e := t.extents[i]
+	return t, err
+}
+
+// Size returns how much memory the image holds.
+func (i *Image) Size() size.Bytes { return size.Bytes(i.table.size) }
+
+// Load writes the memory to a file of its size in which nothing was written yet, and checks
+// all of it. It fails with an error that wraps vmm.ErrDamaged where the image was
+// changed.
+func (i *Image) Load(ctx context.Context, to *os.File) error {
+	return each(ctx, len(i.table.extents), func(n int, buf []byte) error {
+		e := i.table.extents[n]
 		b := buf[:e.length]
-		if _, err := from.ReadAt(b, e.offset); err != nil {
+		if _, err := i.file.ReadAt(b, e.offset); err != nil {
 			return fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
 		}
 		if crc32.Checksum(b, castagnoli) != e.sum {
-			return fmt.Errorf("%w: %s is changed at %d", vmm.ErrDamaged, f.Path, e.offset)
+			return fmt.Errorf("%w: %s is changed at %d", vmm.ErrDamaged, i.file.Name(), e.offset)
 		}
 		_, err := to.WriteAt(b, e.offset)
 		return err
 	})
 }
+
+// Close closes the image.
+func (i *Image) Close() error { return i.file.Close() }
 
 // each calls do for 0 to n-1, some at a time, each with a buffer of one block. It
 // returns when all calls have, the first error ending the work.

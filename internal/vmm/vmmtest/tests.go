@@ -78,7 +78,7 @@ func (s *suite) endedErrors() {
 		"Usage":         func() error { _, err := m.Usage(); return err },
 		"Save": func() error {
 			if sv, ok := m.(vmm.Saver); ok {
-				_, err := sv.Save(ctx, vmm.Dest{Dir: s.TempDir()})
+				_, _, err := sv.Save(ctx, vmm.Dest{Dir: s.TempDir()})
 				return err
 			}
 			return vmm.ErrEnded
@@ -177,7 +177,7 @@ func (s *suite) startUnsupported() {
 		s.Skip("the driver starts from saved machines")
 	}
 	spec := s.h.NewSpec(s.T)
-	if _, err := s.h.Driver.Start(s.within(soon), spec, &vmm.Saved{}); !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := s.h.Driver.Start(s.within(soon), spec, vmm.Restore{}); !errors.Is(err, errors.ErrUnsupported) {
 		s.Errorf("Start from a saved machine: %v, not ErrUnsupported", err)
 	}
 	s.empty(spec.Dir)

@@ -1,0 +1,162 @@
+package qemu
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/xfeldman/aegisvm/internal/size"
+	"github.com/xfeldman/aegisvm/internal/vmm"
+)
+
+// A state is what QEMU writes when it migrates, as it is or compressed with zstd,
+// whose magic tells which. Its digest is of the file.
+
+const (
+	// maxState bounds a state without memory, which is read at once: some hundred
+	// kilobytes.
+	maxState = 64 << 20
+	// lastPart is held back until the rest of a state is known to be good. It is far
+	// more than what QEMU could do without: its own description of what it wrote.
+	lastPart = 1 << 20
+	// copySize is how much is copied at a time.
+	copySize = 1 << 20
+)
+
+var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
+
+// sink writes a state to a file and sums it.
+type sink struct {
+	to  io.Writer
+	sum hash.Hash
+	n   int64
+}
+
+func newSink(to io.Writer) *sink { return &sink{to: to, sum: sha256.New()} }
+
+// Write implements io.Writer.
+func (s *sink) Write(p []byte) (int, error) {
+	_, _ = s.sum.Write(p) // never fails
+	n, err := s.to.Write(p)
+	s.n += int64(n)
+	return n, err
+}
+
+func (s *sink) digest() string { return digestOf(s.sum) }
+
+func digestOf(h hash.Hash) string { return "sha256:" + hex.EncodeToString(h.Sum(nil)) }
+
+// copyState copies a state up to the end of QEMU's writing.
+func copyState(to io.Writer, from io.Reader, compress bool) error {
+	if !compress {
+		_, err := io.CopyBuffer(onlyWriter{to}, onlyReader{from}, make([]byte, copySize))
+		return err
+	}
+	z, err := zstd.NewWriter(to, zstd.WithEncoderLevel(zstd.SpeedFastest))
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(onlyWriter{z}, onlyReader{from}, make([]byte, copySize))
+	return errors.Join(err, z.Close())
+}
+
+// onlyReader and onlyWriter hide all but one method: io.Copy is to use its buffer.
+type (
+	onlyReader struct{ io.Reader }
+	onlyWriter struct{ io.Writer }
+)
+
+// openState opens a state and looks whether it can be what was saved. One without
+// memory is read and checked at once.
+func openState(want *vmm.File, whole bool) (io.ReadCloser, error) {
+	f, err := os.Open(want.Path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
+	} else if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && size.Bytes(fi.Size()) != want.Size {
+		err = fmt.Errorf("%w: %s has %d bytes, not %d", vmm.ErrDamaged, want.Path, fi.Size(), want.Size)
+	}
+	if err != nil {
+		_ = f.Close() // only read
+		return nil, err
+	}
+	if whole {
+		return f, nil
+	}
+	defer f.Close() //nolint:errcheck // only read
+	b, err := io.ReadAll(io.LimitReader(f, maxState))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
+	}
+	sum := sha256.New()
+	_, _ = sum.Write(b) // never fails
+	if digestOf(sum) != want.Digest {
+		return nil, errChanged(want.Path)
+	}
+	return io.NopCloser(bytes.NewReader(b)), nil
+}
+
+func errChanged(path string) error { return fmt.Errorf("%w: %s is changed", vmm.ErrDamaged, path) }
+
+// feed writes a state to QEMU, unpacked. QEMU never gets the end of a state that is
+// not what was saved.
+func feed(to io.Writer, file io.Reader, want *vmm.File) error {
+	sum := sha256.New()
+	from := bufio.NewReaderSize(io.TeeReader(file, sum), copySize)
+	var state io.Reader = from
+	if b, _ := from.Peek(len(zstdMagic)); bytes.Equal(b, zstdMagic) { // what cannot be read is told below
+		z, err := zstd.NewReader(from)
+		if err != nil {
+			return err
+		}
+		defer z.Close()
+		state = z
+	}
+	h := holder{to: to}
+	_, err := io.CopyBuffer(&h, onlyReader{state}, make([]byte, copySize))
+	switch {
+	case h.err != nil:
+		return h.err
+	case err != nil:
+		return fmt.Errorf("%w: %s: %w", vmm.ErrDamaged, want.Path, err)
+	case digestOf(sum) != want.Digest:
+		return errChanged(want.Path)
+	}
+	return h.release()
+}
+
+// holder passes on what is written to it, but for the last part.
+type holder struct {
+	to   io.Writer
+	held []byte
+	err  error // of to
+}
+
+// Write implements io.Writer.
+func (h *holder) Write(p []byte) (int, error) {
+	h.held = append(h.held, p...)
+	if n := len(h.held) - lastPart; n > 0 {
+		if _, h.err = h.to.Write(h.held[:n]); h.err != nil {
+			return 0, h.err
+		}
+		h.held = append(h.held[:0], h.held[n:]...)
+	}
+	return len(p), nil
+}
+
+// release passes on the rest.
+func (h *holder) release() error {
+	_, h.err = h.to.Write(h.held)
+	return h.err
+}
