@@ -61,6 +61,9 @@ type Plan struct {
 	Recipe vmm.Spec
 	Source vmm.Source
 	Magic  guestproto.Magic // opens the link to a Clone the first time
+	// Release gives back what Source is made of, once the machine has been started, or
+	// has not. Nil is nothing.
+	Release func()
 }
 
 // StartKind is how a machine comes to be.

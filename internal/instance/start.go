@@ -71,6 +71,9 @@ func (s *starting) run(ctx context.Context, cold bool) (*live, error) {
 		return nil, err
 	}
 	m, err := s.world.Driver.Start(ctx, plan.Recipe, plan.Source)
+	if plan.Release != nil {
+		plan.Release()
+	}
 	if err != nil {
 		return nil, s.startFault(ctx, err)
 	}

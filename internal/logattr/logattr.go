@@ -19,6 +19,9 @@ func Instance[S ~string](id S) slog.Attr { return slog.String("instance", string
 // Handle is the name of an instance.
 func Handle(h string) slog.Attr { return slog.String("handle", h) }
 
+// Template is the name of a template.
+func Template(name string) slog.Attr { return slog.String("template", name) }
+
 // From is the state before a change.
 func From(s string) slog.Attr { return slog.String("from", s) }
 

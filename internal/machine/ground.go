@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
 	"sync"
+	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
@@ -30,11 +32,28 @@ const (
 // guest whose disk cannot grow fails in ways that nobody understands.
 const MinFree = 256 * size.MiB
 
+// Options is what a Ground is made of.
+type Options struct {
+	Home    paths.Home
+	Harness string // path of the guest's PID 1
+	Driver  vmm.Driver
+	Linker  instance.Linker // talks to templates
+	Log     *slog.Logger
+	// Timeout protects those who wait for a template from a guest that never comes up.
+	Timeout time.Duration
+}
+
 // Ground prepares machines of one home. Its methods may be called together.
 type Ground struct {
 	home    paths.Home
-	harness string // path of the guest's PID 1
+	harness string
+	driver  vmm.Driver
+	linker  instance.Linker
+	log     *slog.Logger
+	timeout time.Duration
 	free    func(path string) (size.Bytes, error)
+	cache   cache
+	work    sync.WaitGroup // in the background
 
 	mu     sync.Mutex
 	initrd string // the initramfs for kernel, or ""
@@ -43,52 +62,80 @@ type Ground struct {
 
 var _ instance.Ground = (*Ground)(nil)
 
-// NewGround returns a Ground for this home whose machines run the harness at that
-// path as PID 1. It does no I/O: what set-up has not provided yet is an error of
-// Prepare.
-func NewGround(home paths.Home, harness string) *Ground {
-	return &Ground{home: home, harness: harness, free: rootfs.FreeSpace}
+// NewGround returns a Ground. It does no I/O: what set-up has not provided yet is an
+// error of Prepare.
+func NewGround(o Options) *Ground {
+	return &Ground{
+		home: o.Home, harness: o.Harness, driver: o.Driver, linker: o.Linker, log: o.Log, timeout: o.Timeout,
+		free: rootfs.FreeSpace, cache: cache{entries: map[string]*entry{}},
+	}
 }
 
 // Prepare implements instance.Ground. Nothing is synced: an instance that is not
 // there after a crash of the host is as good as one that is empty.
-func (g *Ground) Prepare(ctx context.Context, id instance.ID, spec instance.Spec, magic guestproto.Magic) (vmm.Spec, error) {
-	out, err := g.prepare(ctx, id, spec, magic)
+func (g *Ground) Prepare(ctx context.Context, id instance.ID, spec instance.Spec, magic guestproto.Magic, cold bool) (instance.Plan, error) {
+	plan, err := g.plan(ctx, id, spec, magic, cold)
 	if err != nil {
-		return vmm.Spec{}, fmt.Errorf("prepare a machine: %w", err)
+		return plan, fmt.Errorf("prepare a machine: %w", err)
 	}
-	return out, nil
+	return plan, nil
 }
 
-func (g *Ground) prepare(ctx context.Context, id instance.ID, spec instance.Spec, magic guestproto.Magic) (vmm.Spec, error) {
-	dir, err := g.folder(id)
-	if err != nil {
-		return vmm.Spec{}, err
-	}
+func (g *Ground) plan(ctx context.Context, id instance.ID, spec instance.Spec, magic guestproto.Magic, cold bool) (instance.Plan, error) {
 	k, initrd, err := g.boot(ctx)
 	if err != nil {
-		return vmm.Spec{}, err
+		return instance.Plan{}, err
 	}
 	img, err := g.image(spec.Image)
 	if err != nil {
-		return vmm.Spec{}, err
+		return instance.Plan{}, err
 	}
-	disk := filepath.Join(dir, InstanceDisk)
-	if err := g.makeFolder(dir, disk, spec.Disk); err != nil {
-		return vmm.Spec{}, err
+	disk, err := g.layOut(id, spec.Disk)
+	if err != nil {
+		return instance.Plan{}, err
 	}
-	if err := os.Mkdir(g.Dir(id), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return vmm.Spec{}, rootfs.DiskFull(err)
-	}
-	return vmm.Spec{
-		ID: string(id), Dir: g.Dir(id), Memory: spec.Memory, VCPUs: spec.VCPUs,
+	recipe := vmm.Spec{
+		ID: string(id), Dir: g.Dir(id), Memory: steps(spec.Memory), VCPUs: spec.VCPUs,
 		Kernel: k.Image, Initrd: initrd, Cmdline: guestproto.MagicArg + "=" + magic.String(),
 		Disks: []vmm.Disk{
 			{Name: BaseDisk, Path: img.Path, Format: vmm.Raw, ReadOnly: true},
 			{Name: InstanceDisk, Path: disk, Format: vmm.Raw},
 		},
 		Network: true,
-	}, nil
+	}
+	if !cold && g.Saved(id) {
+		return g.wake(id, recipe, img.Digest)
+	}
+	if err := g.mark(id); err != nil {
+		return instance.Plan{}, err
+	}
+	if !cold && g.driver.Info().Abilities.Save {
+		return g.clone(ctx, recipe, img, k.Digest)
+	}
+	return instance.Plan{Kind: instance.Cold, Recipe: recipe, Source: vmm.Boot{}}, nil
+}
+
+// memoryStep is what memory comes in, so that machines of about the same size are
+// clones of one template.
+const memoryStep = 256 * size.MiB
+
+func steps(n size.Bytes) size.Bytes { return (n + memoryStep - 1) / memoryStep * memoryStep }
+
+// layOut makes what is missing of an instance's folder, and returns the path of its
+// disk.
+func (g *Ground) layOut(id instance.ID, want size.Bytes) (string, error) {
+	dir, err := g.folder(id)
+	if err != nil {
+		return "", err
+	}
+	disk := filepath.Join(dir, InstanceDisk)
+	if err := g.makeFolder(dir, disk, want); err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(g.Dir(id), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", rootfs.DiskFull(err)
+	}
+	return disk, nil
 }
 
 // boot returns the kernel and the initramfs. Both are looked at each time: set-up
@@ -165,14 +212,23 @@ func (g *Ground) makeFolder(dir, disk string, want size.Bytes) error {
 	return nil
 }
 
-// DiskUse implements instance.Ground. It counts blocks: disks are sparse.
+// DiskUse implements instance.Ground.
 func (g *Ground) DiskUse(id instance.ID) (size.Bytes, error) {
 	dir, err := g.folder(id)
 	if err != nil {
 		return 0, err
 	}
+	total, err := occupied(dir)
+	if err != nil {
+		return 0, fmt.Errorf("measure the files of %s: %w", id, err)
+	}
+	return total, nil
+}
+
+// occupied returns what the files below dir take. It counts blocks: they are sparse.
+func occupied(dir string) (size.Bytes, error) {
 	var total size.Bytes
-	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -185,10 +241,7 @@ func (g *Ground) DiskUse(id instance.ID) (size.Bytes, error) {
 		}
 		return err
 	})
-	if err != nil {
-		return 0, fmt.Errorf("measure the files of %s: %w", id, err)
-	}
-	return total, nil
+	return total, err
 }
 
 // Clear implements instance.Ground.

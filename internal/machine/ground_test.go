@@ -3,6 +3,7 @@ package machine
 import (
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/rootfs"
 	"github.com/xfeldman/aegisvm/internal/rootfs/rootfstest"
 	"github.com/xfeldman/aegisvm/internal/size"
+	"github.com/xfeldman/aegisvm/internal/vmm/fake"
 )
 
 // ground returns a Ground on a home with everything in it.
@@ -29,7 +31,7 @@ func ground(t *testing.T) (*Ground, paths.Home) {
 	if err := os.WriteFile(harness, []byte("harness"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return NewGround(home, harness), home
+	return NewGround(Options{Home: home, Harness: harness, Driver: fake.NewHost(nil).Driver(), Log: slog.New(slog.DiscardHandler)}), home
 }
 
 func spec() instance.Spec {
@@ -39,10 +41,11 @@ func spec() instance.Spec {
 func TestPrepareAndClear(t *testing.T) {
 	g, home := ground(t)
 	id, magic := instance.NewID(), guestproto.NewMagic()
-	got, err := g.Prepare(t.Context(), id, spec(), magic)
+	plan, err := g.Prepare(t.Context(), id, spec(), magic, true)
 	if err != nil {
 		t.Fatal(err)
 	}
+	got := plan.Recipe
 	if got.ID != string(id) || got.Dir != g.Dir(id) || got.Memory != size.GiB || got.VCPUs != 2 || !got.Network {
 		t.Errorf("recipe %+v", got)
 	}
@@ -80,15 +83,15 @@ func TestPrepareAndClear(t *testing.T) {
 func TestPrepareKeepsADiskThatIsThere(t *testing.T) {
 	g, _ := ground(t)
 	id := instance.NewID()
-	first, err := g.Prepare(t.Context(), id, spec(), guestproto.NewMagic())
+	first, err := g.Prepare(t.Context(), id, spec(), guestproto.NewMagic(), true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	disk := first.Disks[1].Path
+	disk := first.Recipe.Disks[1].Path
 	if err := os.WriteFile(disk, []byte("the user's data"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.Prepare(t.Context(), id, spec(), guestproto.NewMagic()); err != nil {
+	if _, err := g.Prepare(t.Context(), id, spec(), guestproto.NewMagic(), true); err != nil {
 		t.Fatal(err)
 	}
 	if data, err := os.ReadFile(disk); err != nil || string(data) != "the user's data" {
@@ -104,11 +107,11 @@ func TestPrepareAfterAKill(t *testing.T) {
 	if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "disk.part"), []byte("half"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	got, err := g.Prepare(t.Context(), id, spec(), guestproto.NewMagic())
+	got, err := g.Prepare(t.Context(), id, spec(), guestproto.NewMagic(), true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if fi, err := os.Stat(got.Disks[1].Path); err != nil || fi.Size() != int64(20*size.GiB) {
+	if fi, err := os.Stat(got.Recipe.Disks[1].Path); err != nil || fi.Size() != int64(20*size.GiB) {
 		t.Errorf("the disk has %d bytes, %v", fi.Size(), err)
 	}
 }
@@ -148,7 +151,7 @@ func TestPrepareFails(t *testing.T) {
 			s := spec()
 			c.breakIt(t, g, home, &s)
 			id := instance.NewID()
-			_, err := g.Prepare(t.Context(), id, s, guestproto.NewMagic())
+			_, err := g.Prepare(t.Context(), id, s, guestproto.NewMagic(), true)
 			if fault.KindOf(errors.Unwrap(err)) != c.kind || fault.BlameOf(err) != c.blame || !strings.Contains(fault.HintOf(err), c.hint) {
 				t.Errorf("error %v (%s by %q, hint %q)", err, fault.KindOf(err), fault.BlameOf(err), fault.HintOf(err))
 			}
@@ -181,7 +184,7 @@ func TestBadIDsAreNoPaths(t *testing.T) {
 }
 
 func TestLeftoversOfAnEmptyHome(t *testing.T) {
-	g := NewGround(paths.Home(filepath.Join(t.TempDir(), "none")), "")
+	g := NewGround(Options{Home: paths.Home(filepath.Join(t.TempDir(), "none"))})
 	if ids, err := g.Leftovers(); err != nil || len(ids) != 0 {
 		t.Errorf("leftovers %v, %v", ids, err)
 	}

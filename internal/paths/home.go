@@ -57,6 +57,9 @@ func (h Home) Database() string { return h.join("data", "aegis.db") }
 // Images is the folder of root file system images.
 func (h Home) Images() string { return h.join("data", "images") }
 
+// Templates is the folder of saved machines that new ones are cloned from.
+func (h Home) Templates() string { return h.join("data", "templates") }
+
 // Instances is the folder with one folder for each instance.
 func (h Home) Instances() string { return h.join("data", "instances") }
 

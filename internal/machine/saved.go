@@ -1,0 +1,225 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/xfeldman/aegisvm/internal/atomicfile"
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/instance"
+	"github.com/xfeldman/aegisvm/internal/rootfs"
+	"github.com/xfeldman/aegisvm/internal/vmm"
+)
+
+// The files of a saved machine, beside the driver's own.
+const (
+	savedDir     = "saved"
+	manifestName = "manifest.json"
+	memoryName   = "memory"
+)
+
+// manifest describes a saved machine. It is the last thing that is written of one.
+type manifest struct {
+	Form    int       `json:"form"` // of this file
+	Made    time.Time `json:"made"`
+	Saved   vmm.Saved `json:"saved"`
+	Image   string    `json:"image"`    // digest of the base image, which the memory has mounted
+	DiskEnd time.Time `json:"disk_end"` // when the instance's disk was written last: it belongs to the memory
+}
+
+// manifestForm is the newest form, and the only one there has been.
+const manifestForm = 1
+
+// errNoSave is for drivers whose machines cannot be saved.
+var errNoSave = fault.New(fault.Conflict, "this VMM cannot save the memory of a VM").By(fault.Driver).
+	WithHint("see: aegis doctor")
+
+// Save implements instance.Ground.
+func (g *Ground) Save(ctx context.Context, id instance.ID, m vmm.Machine) error {
+	dir, err := g.folder(id)
+	if err != nil {
+		return err
+	}
+	part := filepath.Join(dir, atomicfile.Prefix+savedDir)
+	err = g.save(ctx, dir, part, m)
+	if err == nil {
+		err = rename(part, filepath.Join(dir, savedDir))
+	}
+	if err != nil {
+		_ = os.RemoveAll(part) // what is left goes with the instance
+		return rootfs.DiskFull(fmt.Errorf("save memory: %w", err))
+	}
+	return nil
+}
+
+func (g *Ground) save(ctx context.Context, dir, part string, m vmm.Machine) error {
+	if err := errors.Join(os.RemoveAll(part), os.Mkdir(part, 0o700)); err != nil {
+		return err
+	}
+	img, err := rootfs.LoadImage(g.home, rootfs.BaseImage)
+	if err != nil {
+		return err
+	}
+	saved, err := write(ctx, m, part)
+	if err != nil {
+		return err
+	}
+	disk := filepath.Join(dir, InstanceDisk)
+	if err := syncFile(disk); err != nil {
+		return err
+	}
+	fi, err := os.Stat(disk)
+	if err != nil {
+		return err
+	}
+	return writeManifest(part, manifest{Form: manifestForm, Made: time.Now(), Saved: saved, Image: img.Digest, DiskEnd: fi.ModTime()})
+}
+
+// write saves a machine with all its memory into dir, durably.
+func write(ctx context.Context, m vmm.Machine, dir string) (vmm.Saved, error) {
+	saver, ok := m.(vmm.Saver)
+	if !ok {
+		return vmm.Saved{}, errNoSave
+	}
+	saved, mem, err := saver.Save(ctx, vmm.Dest{Dir: dir})
+	if err != nil {
+		return saved, err
+	}
+	if mem != nil {
+		saved.Memory, err = mem.Store(ctx, filepath.Join(dir, memoryName))
+		err = errors.Join(err, mem.Close())
+	}
+	if err == nil {
+		err = saved.Sync()
+	}
+	return saved, err
+}
+
+func writeManifest(dir string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(filepath.Join(dir, manifestName), append(data, '\n'), 0o600)
+}
+
+// Spend implements instance.Ground.
+func (g *Ground) Spend(_ context.Context, id instance.ID) error {
+	dir, err := g.folder(id)
+	if err != nil {
+		return err
+	}
+	spent := filepath.Join(dir, atomicfile.Prefix+"spent")
+	if err := os.RemoveAll(spent); err != nil { // of a daemon that was killed here
+		return err
+	}
+	err = rename(filepath.Join(dir, savedDir), spent)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("spend saved memory: %w", err)
+	}
+	g.work.Go(func() { _ = os.RemoveAll(spent) }) // what is left goes with the instance
+	return nil
+}
+
+// Saved implements instance.Ground.
+func (g *Ground) Saved(id instance.ID) bool {
+	dir, err := g.folder(id)
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat(filepath.Join(dir, savedDir, manifestName))
+	return err == nil
+}
+
+// wake plans a start from the instance's own memory.
+func (g *Ground) wake(id instance.ID, recipe vmm.Spec, image string) (instance.Plan, error) {
+	plan := instance.Plan{Kind: instance.Wake, Recipe: recipe}
+	dir, err := g.folder(id)
+	if err != nil {
+		return plan, err
+	}
+	var m manifest
+	data, err := os.ReadFile(filepath.Join(dir, savedDir, manifestName))
+	if err == nil {
+		err = json.Unmarshal(data, &m)
+	}
+	if err != nil {
+		return plan, fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
+	}
+	fi, err := os.Stat(filepath.Join(dir, InstanceDisk))
+	switch {
+	case err != nil:
+		return plan, fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
+	case m.Form != manifestForm:
+		return plan, fmt.Errorf("%w: it is of another version of AegisVM", vmm.ErrStale)
+	case m.Image != image:
+		return plan, fmt.Errorf("%w: its image was replaced", vmm.ErrStale)
+	case !fi.ModTime().Equal(m.DiskEnd):
+		return plan, fmt.Errorf("%w: the disk was written to since", vmm.ErrDamaged)
+	}
+	plan.Source = vmm.Restore{Saved: m.Saved.In(filepath.Join(dir, savedDir))}
+	return plan, nil
+}
+
+// startingName marks an instance whose program is being started.
+const startingName = "starting"
+
+// mark says that a start has begun.
+func (g *Ground) mark(id instance.ID) error {
+	dir, err := g.folder(id)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, startingName), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return rootfs.DiskFull(err)
+	}
+	return f.Close()
+}
+
+// Started implements instance.Ground.
+func (g *Ground) Started(id instance.ID) error {
+	dir, err := g.folder(id)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(dir, startingName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("mark %s as started: %w", id, err)
+	}
+	return nil
+}
+
+// CutOff implements instance.Ground.
+func (g *Ground) CutOff(id instance.ID) bool {
+	dir, err := g.folder(id)
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat(filepath.Join(dir, startingName))
+	return err == nil
+}
+
+// rename renames a file or folder so that it survives a crash of the host.
+func rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return syncFile(filepath.Dir(to))
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -1,0 +1,183 @@
+package machine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/internal/logattr"
+	"github.com/xfeldman/aegisvm/internal/rootfs"
+	"github.com/xfeldman/aegisvm/internal/size"
+	"github.com/xfeldman/aegisvm/internal/vmm"
+)
+
+// templateKey is what machines must have in common to be clones of one template. The
+// size of the disk is not in it: a template has not seen one.
+type templateKey struct {
+	Form   int    // of templates
+	Image  string // digest
+	Memory size.Bytes
+	VCPUs  int
+	Kernel string // digest
+	Initrd string // name, which has the digests of harness and modules in it
+	Driver string
+	VMM    string // vmm.Info.Identity
+}
+
+// templateForm changes whenever the harness or the recipe of templates do in a way that
+// nothing else in the key shows.
+const templateForm = 1
+
+// name is the template's folder.
+func (k templateKey) name() string {
+	b, _ := json.Marshal(k) // of strings and numbers; cannot fail
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:16])
+}
+
+// templateManifest describes a template on disk.
+type templateManifest struct {
+	Form  int              `json:"form"`
+	Made  time.Time        `json:"made"`
+	Magic guestproto.Magic `json:"magic"` // opens the link to a clone, once
+	Saved vmm.Saved        `json:"saved"`
+	Key   templateKey      `json:"key"` // for people
+}
+
+// template is a machine that has booted an image and runs nothing yet, held in this
+// process's memory.
+type template struct {
+	saved  vmm.Saved
+	magic  guestproto.Magic
+	memory vmm.Memory
+}
+
+func (g *Ground) templates() string { return g.home.Templates() }
+
+// load reads a template from disk.
+func (g *Ground) load(ctx context.Context, name string) (*template, error) {
+	dir := filepath.Join(g.templates(), name)
+	path := filepath.Join(dir, manifestName)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var m templateManifest
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	loader, ok := g.driver.(vmm.MemoryLoader)
+	if !ok || m.Form != templateForm {
+		return nil, fmt.Errorf("%s: %w", path, vmm.ErrStale)
+	}
+	t := &template{saved: m.Saved.In(dir), magic: m.Magic}
+	if t.memory, err = loader.LoadMemory(ctx, t.saved); err != nil {
+		return nil, fmt.Errorf("load template %s: %w", name, err)
+	}
+	now := time.Now()
+	_ = os.Chtimes(path, now, now) // when it was used last, for the quota
+	return t, nil
+}
+
+// make boots a template and saves it. It can be cloned when make returns; the rest of
+// its files is written in the background, the manifest last.
+func (g *Ground) make(ctx context.Context, key templateKey, recipe vmm.Spec) (*template, error) {
+	dir := filepath.Join(g.templates(), key.name())
+	// What is there could not be loaded.
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
+		return nil, rootfs.DiskFull(err)
+	}
+	begin := time.Now()
+	t, err := g.bootTemplate(ctx, dir, recipe)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make a template: %w", err), os.RemoveAll(dir))
+	}
+	g.log.InfoContext(ctx, "template", logattr.Template(key.name()), logattr.Took(time.Since(begin)))
+	g.work.Go(func() {
+		err := g.keep(context.WithoutCancel(ctx), dir, key, t)
+		if err != nil { // it serves as long as this daemon lives; without a manifest it is nothing to a later one
+			g.log.Error("keep template", logattr.Template(key.name()), logattr.Err(err))
+		}
+	})
+	return t, nil
+}
+
+// bootTemplate boots a machine up to where instances begin to differ, and saves its
+// state into dir.
+func (g *Ground) bootTemplate(ctx context.Context, dir string, recipe vmm.Spec) (*template, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, g.timeout, errors.New("the template was not ready in time"))
+	defer cancel()
+	t := &template{magic: guestproto.NewMagic()}
+	disk := filepath.Join(dir, InstanceDisk)
+	recipe.ID, recipe.Dir = "template", filepath.Join(dir, "vmm")
+	recipe.Cmdline = guestproto.MagicArg + "=" + t.magic.String() + " " + guestproto.TemplateArg
+	recipe.Disks = []vmm.Disk{recipe.Disks[0], {Name: InstanceDisk, Path: disk, Format: vmm.Raw}}
+	if err := errors.Join(os.Mkdir(recipe.Dir, 0o700), makeSparse(disk)); err != nil {
+		return nil, rootfs.DiskFull(err)
+	}
+	m, err := g.driver.Start(ctx, recipe, vmm.Boot{})
+	if err != nil {
+		return nil, err
+	}
+	err = g.prepare(ctx, m, t.magic)
+	if err == nil {
+		t.saved, t.memory, err = m.(vmm.Saver).Save(ctx, vmm.Dest{Dir: dir})
+	}
+	killing, stop := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
+	defer stop()
+	err = errors.Join(err, m.Kill(killing), os.RemoveAll(recipe.Dir), os.Remove(disk))
+	if err != nil && t.memory != nil {
+		err = errors.Join(err, t.memory.Close())
+	}
+	return t, err
+}
+
+// killTimeout protects whoever waits for a template from a VMM that cannot be killed.
+const killTimeout = 20 * time.Second
+
+// prepare waits until a template is ready, and stops it.
+func (g *Ground) prepare(ctx context.Context, m vmm.Machine, magic guestproto.Magic) error {
+	link, err := g.linker.Link(ctx, m, magic, guestproto.Hello{
+		MinVersion: guestproto.MinVersion, Version: guestproto.Version, Owned: []guestproto.Owned{}, Prepare: true,
+	})
+	if err != nil {
+		return err
+	}
+	// Clones begin with a guest that talks to nobody.
+	if err := link.Close(); err != nil {
+		return err
+	}
+	return m.Pause(ctx)
+}
+
+func makeSparse(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(int64(rootfs.TemplateSize)), f.Close())
+}
+
+// keep writes a template to disk and makes it known.
+func (g *Ground) keep(ctx context.Context, dir string, key templateKey, t *template) error {
+	saved := t.saved
+	var err error
+	if saved.Memory, err = t.memory.Store(ctx, filepath.Join(dir, memoryName)); err != nil {
+		return err
+	}
+	if err := saved.Sync(); err != nil {
+		return err
+	}
+	err = writeManifest(dir, templateManifest{Form: templateForm, Made: time.Now(), Magic: t.magic, Saved: saved, Key: key})
+	if err != nil {
+		return err
+	}
+	return g.collect(key.name())
+}
