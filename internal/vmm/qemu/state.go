@@ -114,7 +114,7 @@ func errChanged(path string) error { return fmt.Errorf("%w: %s is changed", vmm.
 // not what was saved; one that it refuses before is looked at none the less.
 func feed(ctx context.Context, to io.Writer, file io.Reader, want *vmm.File) error {
 	sum := sha256.New()
-	from := bufio.NewReaderSize(io.TeeReader(file, sum), copySize)
+	from := bufio.NewReaderSize(io.TeeReader(io.LimitReader(file, int64(want.Size)), sum), copySize)
 	var state io.Reader = from
 	if b, _ := from.Peek(len(zstdMagic)); bytes.Equal(b, zstdMagic) { // what cannot be read is told below
 		z, err := zstd.NewReader(from)
