@@ -34,7 +34,7 @@ type Saved struct {
 type File struct {
 	Path   string     `json:"path"`
 	Size   size.Bytes `json:"size"`   // what it takes on the disk, about
-	Digest string     `json:"digest"` // what the driver checks it against, in its own form; "" for a hasty save
+	Digest string     `json:"digest"` // what the driver checks it against, in its own form
 }
 
 // In returns s with its files in dir, under their own names: where the caller has

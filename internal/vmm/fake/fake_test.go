@@ -44,7 +44,14 @@ func guest(ctx context.Context, b fake.Boot) vmm.Exit {
 			}
 		}()
 	}
-	word, _ := vmmtest.Serve(patientPort{b.Port})
+	var g vmmtest.Guest
+	if b.Saved != nil {
+		if err := g.Remember(b.Memory); err != nil {
+			return vmm.Exit{Reason: vmm.Panicked, Detail: err.Error()}
+		}
+	}
+	b.OnSave(g.Memory)
+	word, _ := g.Serve(patientPort{b.Port})
 	switch word {
 	case vmmtest.PowerOff, vmmtest.Reboot:
 		return vmm.Exit{Reason: vmm.PoweredOff}

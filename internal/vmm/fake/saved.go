@@ -86,7 +86,8 @@ func (d *Driver) LoadMemory(ctx context.Context, s vmm.Saved) (vmm.Memory, error
 func (v *VM) restore(from *vmm.Restore) error {
 	s := from.Saved
 	if is := v.host.identity() + shape(&v.spec); s.Driver != driverName || s.Identity != is {
-		return fault.Wrap(fault.Conflict, fmt.Errorf("%w: it is of %q, not %q", vmm.ErrStale, s.Identity, is), "").By(fault.Driver)
+		return fault.Wrap(fault.Conflict, fmt.Errorf("%w: it is of %q, not %q", vmm.ErrStale, s.Identity, is), "").By(fault.Driver).
+			WithHint("it starts without its memory")
 	}
 	b, err := readFile(s.State)
 	if err != nil {
@@ -262,7 +263,8 @@ func readFile(f vmm.File) ([]byte, error) {
 }
 
 func errDamaged(err error) error {
-	return fault.Wrap(fault.Unavailable, fmt.Errorf("%w: %w", vmm.ErrDamaged, err), "").By(fault.Host)
+	return fault.Wrap(fault.Unavailable, fmt.Errorf("%w: %w", vmm.ErrDamaged, err), "").By(fault.Host).
+		WithHint("it starts without its memory")
 }
 
 func digest(b []byte) string {

@@ -51,6 +51,7 @@ func (d *Driver) recipe(spec *vmm.Spec) recipe {
 // origin is what a VMM starts from. The zero value is a boot with fresh memory.
 type origin struct {
 	memory  *os.File // the guest's memory, the launch's to close; nil for fresh
+	filled  bool     // memory exists already: the machine takes no more of the host's
 	clone   bool     // memory is mapped copy-on-write
 	restore bool     // the VMM waits for a saved machine
 }
@@ -96,7 +97,7 @@ func checkSpec(s *vmm.Spec, from origin) error {
 	if s.Memory < size.MiB {
 		return fault.New(fault.Invalid, "a machine with %v of memory", s.Memory)
 	}
-	if from.memory != nil { // then most of it exists already
+	if from.filled {
 		return nil
 	}
 	avail, err := availableMemory()

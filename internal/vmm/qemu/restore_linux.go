@@ -125,7 +125,7 @@ func (l *load) run(ctx context.Context, d *Driver, spec *vmm.Spec) (*Machine, er
 	if l.image != nil {
 		filling.Go(func() { filled = l.image.Load(until, l.filled.file) })
 	}
-	from := origin{restore: true, clone: l.clone, memory: l.memory}
+	from := origin{restore: true, clone: l.clone, filled: l.clone || l.taken != nil, memory: l.memory}
 	l.memory = nil // start closes it
 	m, err := d.start(ctx, spec, from, func(ctx context.Context, m *Machine) error {
 		m.hold(l.taken) // given back at the machine's end, which may come at any time
@@ -159,7 +159,7 @@ func (m *Machine) load(ctx context.Context, l *load) error {
 	}
 	fed := make(chan error, 1)
 	go func() {
-		err := feed(w, l.state, &l.saved.State)
+		err := feed(ctx, w, l.state, &l.saved.State)
 		closeAll(w) // QEMU fails where something is missing
 		fed <- err
 	}()

@@ -3,6 +3,7 @@ package qemu
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -110,10 +111,10 @@ func openState(want *vmm.File, whole bool) (io.ReadCloser, error) {
 func errChanged(path string) error { return fmt.Errorf("%w: %s is changed", vmm.ErrDamaged, path) }
 
 // feed writes a state to QEMU, unpacked. QEMU never gets the end of a state that is
-// not what was saved.
-func feed(to io.Writer, file io.Reader, want *vmm.File) error {
+// not what was saved; one that it refuses before is looked at none the less.
+func feed(ctx context.Context, to io.Writer, file io.Reader, want *vmm.File) error {
 	sum := sha256.New()
-	from := bufio.NewReaderSize(io.TeeReader(file, sum), copySize)
+	from := bufio.NewReaderSize(io.TeeReader(io.LimitReader(file, int64(want.Size)), sum), copySize)
 	var state io.Reader = from
 	if b, _ := from.Peek(len(zstdMagic)); bytes.Equal(b, zstdMagic) { // what cannot be read is told below
 		z, err := zstd.NewReader(from)
@@ -125,13 +126,18 @@ func feed(to io.Writer, file io.Reader, want *vmm.File) error {
 	}
 	h := holder{to: to}
 	_, err := io.CopyBuffer(&h, onlyReader{state}, make([]byte, copySize))
+	if h.err != nil && ctx.Err() == nil {
+		_, err = io.Copy(io.Discard, from)
+	}
 	switch {
-	case h.err != nil:
-		return h.err
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", vmm.ErrDamaged, want.Path, err)
 	case digestOf(sum) != want.Digest:
 		return errChanged(want.Path)
+	case h.err != nil:
+		return h.err
 	}
 	return h.release()
 }

@@ -38,16 +38,16 @@ func store(ctx context.Context, from, to *os.File) (vmm.File, error) {
 	if err != nil {
 		return vmm.File{}, err
 	}
-	blocks := cut(runs)
-	kept := make([][]extent, len(blocks))
-	err = each(ctx, len(blocks), func(i int, buf []byte) error {
-		b := buf[:blocks[i].length]
-		if _, err := from.ReadAt(b, blocks[i].offset); err != nil {
+	todo := blocks(runs, fi.Size())
+	kept := make([][]extent, len(todo))
+	err = each(ctx, len(todo), func(i int, buf []byte) error {
+		b := buf[:todo[i].length]
+		if _, err := from.ReadAt(b, todo[i].offset); err != nil {
 			return err
 		}
 		for _, e := range dense(b) {
 			data := b[e.offset : e.offset+int64(e.length)]
-			e.offset, e.sum = blocks[i].offset+e.offset, crc32.Checksum(data, castagnoli)
+			e.offset, e.sum = todo[i].offset+e.offset, crc32.Checksum(data, castagnoli)
 			if _, err := to.WriteAt(data, e.offset); err != nil {
 				return err
 			}
@@ -161,22 +161,23 @@ func each(ctx context.Context, n int, do func(i int, buf []byte) error) error {
 	}
 }
 
-// cut divides runs into blocks.
-func cut(runs []extent64) []extent {
-	var blocks []extent
+// run is a run of data of any length.
+type run struct{ offset, length int64 }
+
+// blocks returns the blocks of a file that have data: whole ones, at multiples of
+// their size. What an image is depends on the bytes alone, and not on which pages
+// of zeros happen to exist: clones that only read make some.
+func blocks(runs []run, size int64) []extent {
+	var out []extent
+	end := int64(0)
 	for _, r := range runs {
-		for r.length > 0 {
-			// Blocks end at multiples of their size, so that small runs do not shift all.
-			n := min(r.length, block-r.offset%block)
-			blocks = append(blocks, extent{offset: r.offset, length: int(n)})
-			r.offset, r.length = r.offset+n, r.length-n
+		for at := max(r.offset/block*block, end); at < r.offset+r.length; at = end {
+			end = min(at+block, size)
+			out = append(out, extent{offset: at, length: int(end - at)})
 		}
 	}
-	return blocks
+	return out
 }
-
-// extent64 is a run of any length.
-type extent64 struct{ offset, length int64 }
 
 var zeros [page]byte
 

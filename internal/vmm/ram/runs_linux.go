@@ -8,8 +8,8 @@ import (
 )
 
 // dataRuns returns where f has data: the rest was never written.
-func dataRuns(f *os.File, size int64) ([]extent64, error) {
-	var runs []extent64
+func dataRuns(f *os.File, size int64) ([]run, error) {
+	var runs []run
 	for at := int64(0); at < size; {
 		begin, err := f.Seek(at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
@@ -23,7 +23,7 @@ func dataRuns(f *os.File, size int64) ([]extent64, error) {
 			return nil, err
 		}
 		end = min(end, size)
-		runs = append(runs, extent64{begin, end - begin})
+		runs = append(runs, run{begin, end - begin})
 		at = end
 	}
 	return runs, nil

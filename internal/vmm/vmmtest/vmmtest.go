@@ -26,7 +26,7 @@ type Harness struct {
 	Driver vmm.Driver
 
 	// NewSpec returns the recipe of a machine with a network card, whose guest is
-	// Serve, in an empty folder of its own.
+	// a Guest, in an empty folder of its own.
 	NewSpec func(t *testing.T) vmm.Spec
 
 	// Lose makes this process forget a machine, as its death would, and returns the
@@ -36,7 +36,8 @@ type Harness struct {
 	// Strike ends the VMM of a running machine from outside.
 	Strike func(t *testing.T, m vmm.Machine)
 
-	// Files says that the driver reads the files that a Spec names.
+	// Files says that the driver reads the files that a Spec names, and that guests
+	// have the disks in it.
 	Files bool
 
 	// Keeps is in the names of files that the driver keeps open for later machines.
@@ -83,6 +84,20 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"Reboot", func(s *suite) { s.guestEnds(Reboot, vmm.PoweredOff) }},
 		{"Died", (*suite).died},
 		{"Flood", (*suite).flood},
+		{"Save", (*suite).save},
+		{"SaveCycles", (*suite).saveCycles},
+		{"SaveBusy", (*suite).saveBusy},
+		{"SaveRefused", (*suite).saveRefused},
+		{"SaveCanceled", (*suite).saveCanceled},
+		{"SaveDied", (*suite).saveDied},
+		{"Clones", (*suite).clones},
+		{"Memory", (*suite).memory},
+		{"RestoreStale", (*suite).restoreStale},
+		{"RestoreDamaged", (*suite).restoreDamaged},
+		{"RestoreCanceled", (*suite).restoreCanceled},
+		{"AdoptRestored", (*suite).adoptRestored},
+		{"ForkDisk", (*suite).forkDisk},
+		{"ForkRefused", (*suite).forkRefused},
 		{"Many", (*suite).many},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -108,6 +123,7 @@ type suite struct {
 	mu      sync.Mutex
 	started []started
 	conns   []net.Conn
+	held    []vmm.Memory
 }
 
 type started struct {
@@ -124,7 +140,10 @@ func (s *suite) killAll() {
 	for _, c := range s.conns {
 		_ = c.Close()
 	}
-	s.conns = nil
+	for _, m := range s.held {
+		_ = m.Close()
+	}
+	s.conns, s.held = nil, nil
 	s.mu.Unlock()
 	for _, st := range all {
 		if err := st.m.Kill(s.within(soon)); err != nil {

@@ -37,7 +37,8 @@ func run() error {
 	listDisks()
 	go sendFrames()                               // for as long as the machine lives
 	_, _ = fmt.Fprintln(os.Stdout, "guest is up") // a console that is gone is no reason to die
-	word, err := vmmtest.Serve(pipe)
+	guest := vmmtest.Guest{Disk: openDisk}
+	word, err := guest.Serve(pipe)
 	if err != nil {
 		return err
 	}
@@ -129,6 +130,44 @@ func listDisks() {
 		_, _ = fmt.Fprintf(os.Stdout, "disk %s: %s sectors, read-only %s\n", facts...)
 	}
 }
+
+// disk is a block device without the guest's cache. Its buffer is of whole pages, as
+// the kernel wants it.
+type disk struct {
+	*os.File
+	buf []byte
+}
+
+func openDisk(name string) (vmmtest.Disk, error) {
+	serials, err := filepath.Glob("/sys/block/*/serial")
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range serials {
+		if b, err := os.ReadFile(path); err != nil || strings.TrimSpace(string(b)) != name {
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join("/dev", filepath.Base(filepath.Dir(path))), os.O_RDWR|unix.O_DIRECT|unix.O_SYNC, 0)
+		if err != nil {
+			return nil, err
+		}
+		buf, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+		return disk{f, buf}, err
+	}
+	return nil, fmt.Errorf("no disk %s", name)
+}
+
+func (d disk) ReadAt(b []byte, at int64) (int, error) {
+	n, err := d.File.ReadAt(d.buf[:len(b)], at)
+	copy(b, d.buf[:n])
+	return n, err
+}
+
+func (d disk) WriteAt(b []byte, at int64) (int, error) {
+	return d.File.WriteAt(d.buf[:copy(d.buf, b)], at)
+}
+
+func (d disk) Close() error { return errors.Join(d.File.Close(), unix.Munmap(d.buf)) }
 
 func sendFrames() {
 	for {
