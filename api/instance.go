@@ -17,6 +17,9 @@ type CreateRequest struct {
 	// PauseAfterS is how many seconds nothing must hold the instance before it is
 	// paused; 0 is never, nil the daemon's default.
 	PauseAfterS *int64 `json:"pause_after_s,omitempty"`
+	// StopAfterS is how many seconds an instance must have been paused before its memory
+	// is saved and its VM ended; 0 is never, nil the daemon's default.
+	StopAfterS *int64 `json:"stop_after_s,omitempty"`
 	// Wait delays the answer until the program runs; it is an error if that fails. A
 	// new instance stays then, stopped.
 	Wait bool `json:"wait,omitempty"`
@@ -72,6 +75,7 @@ type InstanceInfo struct {
 	MemoryUsed  int64  `json:"memory_used"` // bytes of the host, now
 	DiskUsed    int64  `json:"disk_used"`   // bytes of the host
 	PauseAfter  int64  `json:"pause_after_s"`
+	StopAfter   int64  `json:"stop_after_s"`
 	ExposePorts []int  `json:"expose_ports"`  // of the guest
 	Why         string `json:"why,omitempty"` // why it is stopped
 	Holds       []Hold `json:"holds"`         // what keeps it awake
@@ -81,6 +85,11 @@ type InstanceInfo struct {
 type Hold struct {
 	Owner string    `json:"owner"`
 	Since time.Time `json:"since"`
+}
+
+// StopRequest is the body of POST /v1/instances/{id}/stop; without one it is empty.
+type StopRequest struct {
+	Hibernate bool `json:"hibernate,omitempty"` // save the memory first, and wake where it was
 }
 
 // Outcome answers requests that change an instance's state: what happened.

@@ -49,11 +49,11 @@ func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	return s, c.call(ctx, http.MethodGet, "/v1/status", &s)
 }
 
-// Shutdown makes the daemon stop all instances and end. It returns when that has
-// begun.
-func (c *Client) Shutdown(ctx context.Context) error {
+// Shutdown makes the daemon put all instances to sleep on disk, or stop them, and end.
+// It returns when that has begun.
+func (c *Client) Shutdown(ctx context.Context, stop bool) error {
 	var out api.Outcome
-	_, err := c.exchange(ctx, http.MethodPost, "/v1/shutdown", nil, &out)
+	_, err := c.exchange(ctx, http.MethodPost, fmt.Sprintf("/v1/shutdown?stop=%t", stop), nil, &out)
 	return err
 }
 

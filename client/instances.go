@@ -56,6 +56,14 @@ func (c *Client) Stop(ctx context.Context, ref string) (api.Outcome, error) {
 	return c.change(ctx, http.MethodPost, at(ref, "/stop"))
 }
 
+// Hibernate saves an instance's memory and ends its VM; a trigger wakes it where it
+// was.
+func (c *Client) Hibernate(ctx context.Context, ref string) (api.Outcome, error) {
+	var out api.Outcome
+	_, err := c.exchange(ctx, http.MethodPost, at(ref, "/stop"), api.StopRequest{Hibernate: true}, &out)
+	return out, err
+}
+
 // Restart ends an instance's VM and starts it again.
 func (c *Client) Restart(ctx context.Context, ref string) (api.Outcome, error) {
 	return c.change(ctx, http.MethodPost, at(ref, "/restart"))

@@ -14,21 +14,30 @@ import (
 
 // downTimeout bounds the wait for the daemon's end. The daemon's own limits end it
 // earlier, unless something in the kernel hangs.
-const downTimeout = 2 * time.Minute
+const downTimeout = 10 * time.Minute
 
-type downOptions struct{ app *app }
+type downOptions struct {
+	app *app
+
+	stop bool
+}
 
 func newDown(a *app) *cobra.Command {
 	o := &downOptions{app: a}
-	return &cobra.Command{
-		Use:   "down",
-		Short: "stop the daemon and everything it runs",
-		Long: `Stop everything cleanly, then the daemon, and wait until it has ended. Programs that
-aegis run started end with status 125. It is not an error if no daemon runs.`,
-		Example: `  aegis down`,
-		Args:    noArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+	cmd := &cobra.Command{
+		Use:   "down [--stop]",
+		Short: "put everything to sleep, and end the daemon",
+		Long: `Save the memory of all instances that run, end their VMs, then the daemon, and wait until it has
+ended. After the next "aegis up" instances are there as before, and wake where they were when they are
+needed. With --stop their programs are stopped instead, and so they are where the VMM cannot save
+memory. Programs that aegis run started end with status 125. It is not an error if no daemon runs.`,
+		Example: `  aegis down
+  aegis down --stop`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
+	cmd.Flags().BoolVar(&o.stop, "stop", false, "stop programs instead of saving their memory")
+	return cmd
 }
 
 func (o *downOptions) run(ctx context.Context) error {
@@ -50,7 +59,7 @@ func (o *downOptions) run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = starting.Release() }() // ends with this process, too
-	if err := o.app.client().Shutdown(ctx); err != nil {
+	if err := o.app.client().Shutdown(ctx, o.stop); err != nil {
 		// It does not answer, or not as this version asks. A signal ends it, and leaves
 		// instances to the next daemon: nothing is lost.
 		o.app.say("aegisd does not answer (%v); sending it a signal", err)

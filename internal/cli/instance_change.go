@@ -55,15 +55,17 @@ stopped or disabled is started.`,
 		"stop", "stopped", "stop an instance's VM",
 		`Stop an instance's VM. Its disk stays; it is started again when it is needed, or by
 "aegis instance resume". To keep it stopped, disable it. Programs get SIGTERM, and SIGKILL 10 seconds
-later.`,
+later. With --hibernate its memory is saved first: nothing is told to programs, and they go on where
+they were when the instance wakes. Without, memory that was saved before is dropped.`,
 		(*client.Client).Stop,
 	},
 }
 
 type changeOptions struct {
-	app    *app
-	change change
-	json   bool
+	app       *app
+	change    change
+	hibernate bool // of stop
+	json      bool
 }
 
 func newInstanceChange(a *app, c change) *cobra.Command {
@@ -77,17 +79,25 @@ func newInstanceChange(a *app, c change) *cobra.Command {
 		ValidArgsFunction: a.completeRef,
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
 	}
+	if c.name == "stop" {
+		cmd.Use = "stop [--hibernate] [--json] X"
+		cmd.Flags().BoolVar(&o.hibernate, "hibernate", false, "save the memory, and wake where it was")
+	}
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
 	return cmd
 }
 
 func (o *changeOptions) run(ctx context.Context, ref string) error {
-	out, err := o.change.do(o.app.client(), ctx, ref)
+	do, done := o.change.do, o.change.done
+	if o.hibernate {
+		do, done = (*client.Client).Hibernate, "hibernated"
+	}
+	out, err := do(o.app.client(), ctx, ref)
 	if err != nil {
 		return err
 	}
 	if o.json {
 		return o.app.printJSON(out)
 	}
-	return o.app.print("Instance %s: %s\n", o.change.done, out.ID)
+	return o.app.print("Instance %s: %s\n", done, out.ID)
 }

@@ -56,7 +56,7 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 	lines := [][2]string{
 		{"id", i.ID},
 		{"handle", i.Handle},
-		{"state", stateOf(i.Instance)},
+		{"state", stateOf(i.Instance) + hibernated(i)},
 		{"why", i.Why},
 		{"command", commandText(i.Command)},
 		{"image", i.ImageRef},
@@ -64,6 +64,7 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		{"active", when(i.LastActiveAt)},
 		{"stopped", when(i.StoppedAt)},
 		{"pause after", pauseText(i.PauseAfter)},
+		{"stop after", pauseText(i.StopAfter)},
 		{"memory", fmt.Sprintf("%v, %v in use", size.Bytes(i.MemoryMB)*size.MiB, roundMB(i.MemoryUsed))},
 		{"cpus", strconv.Itoa(i.VCPUs)},
 		{"disk", fmt.Sprintf("%v, %v in use", size.Bytes(i.DiskMB)*size.MiB, roundMB(i.DiskUsed))},
@@ -79,6 +80,13 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		lines = append(lines, [2]string{"awake for", h.Owner + ", since " + spanText(now.Sub(h.Since))})
 	}
 	return facts(lines)
+}
+
+func hibernated(i api.InstanceInfo) string {
+	if i.Hibernated {
+		return ", its memory is saved"
+	}
+	return ""
 }
 
 func pauseText(seconds int64) string {

@@ -18,6 +18,7 @@ type instanceStartOptions struct {
 
 	spec       specFlags
 	pauseAfter spanFlag
+	stopAfter  spanFlag
 	json       bool
 	given      []string // options that say what a new instance is
 }
@@ -62,6 +63,7 @@ found, otherwise 1.`,
 	f.SortFlags = false
 	o.spec.add(f)
 	f.Var(&o.pauseAfter, "pause-after", "pause the VM when nothing has held it awake for `DURATION` such as 30s or 5m; 0 is never (default 1m)")
+	f.Var(&o.stopAfter, "stop-after", "save the memory and end the VM when it has been paused for `DURATION`; 0 is never (default 5m)")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	return cmd
 }
@@ -78,7 +80,7 @@ func (o *instanceStartOptions) run(ctx context.Context, command []string) error 
 	created, again, err := o.app.client().Launch(ctx, api.CreateRequest{
 		Command: command, Env: o.spec.env.merged(), Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
-		Expose: o.spec.expose.requests(), PauseAfterS: o.pauseAfter.wholeSeconds(),
+		Expose: o.spec.expose.requests(), PauseAfterS: o.pauseAfter.wholeSeconds(), StopAfterS: o.stopAfter.wholeSeconds(),
 	})
 	if err != nil {
 		return err

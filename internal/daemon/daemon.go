@@ -159,7 +159,15 @@ func (d *daemon) build(ctx context.Context) error {
 			return fault.Wrap(fault.Unavailable, err, "the program for the VMs is missing").By(fault.Host).
 				WithHint("install AegisVM again, or run make build in its source")
 		}
-		d.Options.Ground = machine.NewGround(home, harness)
+		ground := machine.NewGround(machine.Options{
+			Home: home, Harness: harness, Driver: d.driver, Linker: guestlink.Linker{Log: d.Log}, Log: d.Log,
+			Timeout: d.Config.BootTimeout,
+		})
+		if err := ground.Recover(ctx); err != nil {
+			return fmt.Errorf("recover: %w", err)
+		}
+		d.parts.push("machines", func(context.Context) error { return ground.Close() })
+		d.Options.Ground = ground
 	}
 	db, err := store.Open(ctx, home.Database())
 	if err != nil {
@@ -192,7 +200,7 @@ func limits(c *config.Config) instance.Limits {
 
 // stopTimeout is what the parts' own limits add up to, and some more.
 func stopTimeout(c *config.Config) time.Duration {
-	return c.StopGrace + c.PowerOffTimeout + 2*c.KillTimeout + 10*time.Second
+	return c.StopGrace + c.PowerOffTimeout + 2*c.KillTimeout + instance.DefaultLimits().Save + 10*time.Second
 }
 
 // serve answers on ln. The channel tells when that fails.
@@ -203,7 +211,7 @@ func (d *daemon) serve(ln net.Listener) <-chan error {
 		Runner:    runner{d.set},
 		Instances: d.set,
 		Status:    d.status,
-		Shutdown:  d.leaving.stopAll,
+		Shutdown:  d.leaving.withAll,
 		Metrics:   numbers.Handler(),
 		Log:       d.Log,
 	}, os.Getuid())
@@ -223,7 +231,7 @@ func (d *daemon) serve(ln net.Listener) <-chan error {
 	d.parts.push("instances and API", func(ctx context.Context) error {
 		closed := make(chan error, 1)
 		go func() { closed <- server.Close(ctx) }()
-		err := d.set.Close(ctx, !d.leaving.stopsAll())
+		err := d.set.Close(ctx, d.leaving.how())
 		server.Hurry()
 		err = errors.Join(err, <-closed)
 		<-served

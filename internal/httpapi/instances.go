@@ -29,6 +29,7 @@ type Instances interface {
 	Resume(ctx context.Context, ref string) error
 	Pause(ctx context.Context, ref string) error
 	Stop(ctx context.Context, ref string) error
+	Hibernate(ctx context.Context, ref string) error
 	Disable(ctx context.Context, ref string) error
 	Restart(ctx context.Context, ref string) error
 	Delete(ctx context.Context, ref string) error
@@ -42,9 +43,12 @@ type Instances interface {
 	Watch() (<-chan instance.Change, func())
 }
 
-// defaultPauseAfter is how long nothing must hold an instance before it is paused,
-// unless its creator says otherwise.
-const defaultPauseAfter = time.Minute
+// How long nothing must hold an instance before it is paused, and how long it must
+// have been paused before its memory goes to disk, unless its creator says otherwise.
+const (
+	defaultPauseAfter = time.Minute
+	defaultStopAfter  = 5 * time.Minute
+)
 
 // createInstance answers POST /v1/instances. Unless it is asked to, it does not wait
 // for the start; that of a handle that exists and is stopped begins it anew.
@@ -125,12 +129,19 @@ func createSpec(req api.CreateRequest) (instance.Spec, error) {
 		return instance.Spec{}, err
 	}
 	spec.Ephemeral = false
-	spec.PauseAfter = defaultPauseAfter
-	if p := req.PauseAfterS; p != nil {
-		if *p < 0 || *p > maxSeconds {
-			return instance.Spec{}, fault.New(fault.Invalid, "pause_after_s cannot be %d", *p)
+	spec.PauseAfter, spec.StopAfter = defaultPauseAfter, defaultStopAfter
+	for _, p := range []struct {
+		name string
+		from *int64
+		to   *time.Duration
+	}{{"pause_after_s", req.PauseAfterS, &spec.PauseAfter}, {"stop_after_s", req.StopAfterS, &spec.StopAfter}} {
+		if p.from == nil {
+			continue
 		}
-		spec.PauseAfter = time.Duration(*p) * time.Second
+		if *p.from < 0 || *p.from > maxSeconds {
+			return instance.Spec{}, fault.New(fault.Invalid, "%s cannot be %d", p.name, *p.from)
+		}
+		*p.to = time.Duration(*p.from) * time.Second
 	}
 	return spec, nil
 }
@@ -186,10 +197,10 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 	}
 	status := s.conf.Status()
 	info := api.InstanceInfo{
-		Instance: instanceOf(v),
-		Driver:   status.Backend, Isolation: status.Isolation,
+		Instance: instanceOf(v), Hibernated: v.Hibernated,
+		Driver: status.Backend, Isolation: status.Isolation,
 		MemoryMB: v.Spec.Memory.MiB(), VCPUs: v.Spec.VCPUs, DiskMB: v.Spec.Disk.MiB(),
-		PauseAfter: int64(v.Spec.PauseAfter / time.Second), Why: v.Why, Holds: []api.Hold{},
+		PauseAfter: int64(v.Spec.PauseAfter / time.Second), StopAfter: int64(v.Spec.StopAfter / time.Second), Why: v.Why, Holds: []api.Hold{},
 		ExposePorts: []int{},
 	}
 	for _, e := range v.Spec.Expose {
@@ -226,6 +237,20 @@ func (s *Server) change(do func(Instances, context.Context, string) error, statu
 		s.answer(w, r, http.StatusOK, api.Outcome{Status: status, ID: string(v.ID)})
 		return nil
 	}
+}
+
+// stop answers POST /v1/instances/{id}/stop, with or without a body.
+func (s *Server) stop(w http.ResponseWriter, r *http.Request) error {
+	var req api.StopRequest
+	if r.ContentLength != 0 {
+		if err := decode(r, &req); err != nil {
+			return err
+		}
+	}
+	if req.Hibernate {
+		return s.change(Instances.Hibernate, api.StateStopped)(w, r)
+	}
+	return s.change(Instances.Stop, api.StateStopped)(w, r)
 }
 
 // pruneInstances answers POST /v1/instances/prune.

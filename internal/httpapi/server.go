@@ -37,10 +37,12 @@ type Config struct {
 	Runner    Runner
 	Instances Instances
 	Status    func() api.Status
-	Shutdown  func()       // begins to end the daemon, with all instances; returns at once
-	Metrics   http.Handler // serves GET /v1/metrics
-	Log       *slog.Logger
-	Limits    Limits
+	// Shutdown begins to end the daemon, with all instances: they are put to sleep, or
+	// stopped if stop is set. It returns at once.
+	Shutdown func(stop bool)
+	Metrics  http.Handler // serves GET /v1/metrics
+	Log      *slog.Logger
+	Limits   Limits
 }
 
 // Limits protects the daemon from its clients. The zero value of a field is its

@@ -16,7 +16,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 // that waits for the daemon's lock.
 func (s *Server) shutdown(w http.ResponseWriter, r *http.Request) error {
 	s.answer(w, r, http.StatusOK, api.Outcome{Status: "stopping"})
-	s.conf.Shutdown()
+	s.conf.Shutdown(r.URL.Query().Get("stop") == "true")
 	return nil
 }
 

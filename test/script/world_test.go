@@ -121,18 +121,28 @@ type ground struct {
 	full bool
 }
 
-func (g *ground) Prepare(_ context.Context, id instance.ID, spec instance.Spec, magic guestproto.Magic) (vmm.Spec, error) {
+func (g *ground) Prepare(_ context.Context, id instance.ID, spec instance.Spec, magic guestproto.Magic, _ bool) (instance.Plan, error) {
 	if g.full {
-		return vmm.Spec{}, fault.Wrap(fault.Exhausted, syscall.ENOSPC, "the disk is full").By(fault.Host).
+		return instance.Plan{}, fault.Wrap(fault.Exhausted, syscall.ENOSPC, "the disk is full").By(fault.Host).
 			WithHint("free some space, or move everything with AEGIS_HOME; see: aegis doctor")
 	}
 	if err := os.MkdirAll(g.Dir(id), 0o700); err != nil {
-		return vmm.Spec{}, err
+		return instance.Plan{}, err
 	}
-	return vmm.Spec{
+	return instance.Plan{Source: vmm.Boot{}, Recipe: vmm.Spec{
 		ID: string(id), Dir: g.Dir(id), Memory: spec.Memory, VCPUs: spec.VCPUs, Network: true,
 		Cmdline: guestproto.MagicArg + "=" + magic.String(),
-	}, nil
+	}}, nil
+}
+
+// Machines of the script's world die with their daemon and are not saved.
+func (g *ground) Started(instance.ID) error                { return nil }
+func (g *ground) CutOff(instance.ID) bool                  { return false }
+func (g *ground) Spend(context.Context, instance.ID) error { return nil }
+func (g *ground) Saved(instance.ID) bool                   { return false }
+
+func (g *ground) Save(context.Context, instance.ID, vmm.Machine) error {
+	return fault.New(fault.Unavailable, "machines of goroutines cannot be saved")
 }
 
 func (g *ground) Clear(id instance.ID) error { return os.RemoveAll(g.home.Instance(string(id))) }
