@@ -17,15 +17,17 @@ import (
 
 // machine implements server.System.
 type machine struct {
-	built chan struct{} // closed when the fields below are set
-	err   error
-	state *os.File // the harness's folder on the instance's disk
+	modules  modules
+	mounting sync.Mutex    // folders of the host
+	built    chan struct{} // closed when the fields below are set
+	err      error
+	state    *os.File // the harness's folder on the instance's disk
 
 	identity sync.Mutex // one at a time
 	bootID   bool       // /proc/sys/kernel/random/boot_id is replaced
 }
 
-func newMachine() *machine { return &machine{built: make(chan struct{})} }
+func newMachine(mods modules) *machine { return &machine{modules: mods, built: make(chan struct{})} }
 
 // build makes the root file system, the network and the cgroups.
 func (m *machine) build() {
@@ -37,7 +39,7 @@ func (m *machine) build() {
 }
 
 func (m *machine) make() error {
-	if err := loadModules("root"); err != nil {
+	if err := m.modules.load("root"); err != nil {
 		return err
 	}
 	// The network needs nothing of the root; a VM that has none starts without.
