@@ -1,0 +1,7 @@
+package netstack
+
+// Resolver answers the guest's questions.
+type Resolver interface{}
+
+// HostResolver returns nothing yet.
+func HostResolver() Resolver { return nil }
