@@ -34,7 +34,8 @@ func newConn(wq *waiter.Queue, ep tcpip.Endpoint, left func()) *conn {
 	})
 	hup := waiter.NewFunctionEntry(waiter.EventHUp, func(waiter.EventMask) { leave() })
 	wq.EventRegister(&hup)
-	if ep.Readiness(waiter.EventHUp) != 0 { // it had ended before
+	// It may have ended before. Readiness tells of half-closes unasked.
+	if ep.Readiness(waiter.EventHUp)&waiter.EventHUp != 0 {
 		leave()
 	}
 	return c
