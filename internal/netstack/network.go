@@ -123,10 +123,15 @@ func New(c Config) (*Network, error) {
 	n.flows = newFlows(n.ctx)
 	n.nic = newNIC(&n.traffic, tcpip.LinkAddress(vmm.CardAddress[:]))
 	if err := n.build(); err != nil {
+		n.cancel(err)
 		n.stack.Destroy()
 		return nil, err
 	}
 	n.wg.Go(n.tell)
+	if err := n.serveDNS(); err != nil {
+		_ = n.Close() // never fails
+		return nil, fmt.Errorf("serve names: %w", err)
+	}
 	return n, nil
 }
 

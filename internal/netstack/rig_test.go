@@ -139,6 +139,16 @@ func (r *rig) denial(tb testing.TB) Denial {
 	return d
 }
 
+// denialOf waits for the next denial of a protocol.
+func (r *rig) denialOf(tb testing.TB, protocol string) Denial {
+	tb.Helper()
+	for {
+		if d := r.denial(tb); d.Protocol == protocol {
+			return d
+		}
+	}
+}
+
 func soon(tb testing.TB) context.Context {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), patience)
