@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 
@@ -33,10 +34,6 @@ type diskFile struct {
 	ReadOnly bool
 	FD       int
 }
-
-// mac is the same in every VM: each has a network of its own, and a clone has
-// nothing to change.
-const mac = "02:61:65:67:69:73"
 
 // The first fdset is the console's; the disks' follow.
 const consoleSet = 1
@@ -74,7 +71,7 @@ func (r *recipe) argv() []string {
 	if r.Net > 0 {
 		a = append(a,
 			"-netdev", fmt.Sprintf("stream,id=net,server=on,addr.type=fd,addr.str=%d", r.Net),
-			"-device", "virtio-net-device,netdev=net,mac="+mac)
+			"-device", "virtio-net-device,netdev=net,mac="+net.HardwareAddr(vmm.CardAddress[:]).String())
 	}
 	for i := range r.Disks {
 		a = append(a, r.Disks[i].argv(consoleSet+1+i)...)
