@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // client speaks NFS as a kernel does, one request at a time, or whatever a test makes
 // of it. A broken connection fails the test.
 type client struct {
-	t    *testing.T
+	t    testing.TB
 	nc   net.Conn
 	xid  uint32
 	cred cred
@@ -25,14 +25,14 @@ type client struct {
 
 // rig is a server over folders of the test.
 type rig struct {
-	t    *testing.T
+	t    testing.TB
 	s    *Server
 	addr string
 	done chan error
 	once sync.Once
 }
 
-func serve(t *testing.T, o Options, exports ...Export) *rig {
+func serve(t testing.TB, o Options, exports ...Export) *rig {
 	t.Helper()
 	s, err := New(o, exports...)
 	if err != nil {
@@ -527,7 +527,7 @@ func (c *client) list(dir []byte, count uint32, plus bool) []name {
 }
 
 // want fails the test unless a status is what it should be.
-func want(t *testing.T, what string, got, want status) {
+func want(t testing.TB, what string, got, want status) {
 	t.Helper()
 	if got != want {
 		t.Errorf("%s: %v, want %v", what, got, want)
@@ -535,7 +535,7 @@ func want(t *testing.T, what string, got, want status) {
 }
 
 // must fails the test now.
-func must(t *testing.T, what string, got status) {
+func must(t testing.TB, what string, got status) {
 	t.Helper()
 	if got != statusOK {
 		t.Fatalf("%s: %v", what, got)

@@ -16,7 +16,8 @@ type request struct {
 	args decoder
 	out  *reply
 
-	open []*object // closed when the request is answered
+	again bool      // perhaps it was done before: see again.go
+	open  []*object // closed when the request is answered
 }
 
 // procedure serves one procedure. It decodes its arguments, and returns before it does
@@ -76,17 +77,19 @@ func (s *Server) answer(msg []byte) *reply {
 	case c.proc >= procedures:
 		out.begin(c.xid, acceptNoProcedure)
 	case table3[c.proc].once:
-		s.replays.once(c, msg, out, func() { s.run(c, d, out) })
+		if err := s.replays.once(c, msg, out, func(again bool) { s.run(c, d, out, again) }); err != nil {
+			s.complain("note an answer", logattr.Err(err))
+		}
 	default:
-		s.run(c, d, out)
+		s.run(c, d, out, false)
 	}
 	return out
 }
 
 // run runs a procedure of NFS.
-func (s *Server) run(c call, args decoder, out *reply) {
+func (s *Server) run(c call, args decoder, out *reply, again bool) {
 	p := table3[c.proc]
-	r := &request{s: s, ctx: s.ctx, name: p.name, call: c, args: args, out: out}
+	r := &request{s: s, ctx: s.ctx, name: p.name, call: c, args: args, out: out, again: again}
 	out.begin(c.xid, acceptSuccess)
 	p.do(r)
 	for _, o := range r.open {

@@ -114,6 +114,9 @@ const createTries = 8
 func (r *request) createFile(dir *object, name string, c changes, guarded bool) (*object, error) {
 	for range createTries {
 		o, err := r.newFile(dir, name, c, c.orMode(0o644))
+		if old, ok := r.madeBefore(dir, name, typeRegular, "", err); ok && guarded {
+			return old, nil
+		}
 		if !isErr(err, unix.EEXIST) || guarded {
 			return o, err
 		}
@@ -178,16 +181,28 @@ func (r *request) createOnce(dir *object, name string, verifier []byte) (*object
 	return o, nil
 }
 
-// newChild returns what make has just made in dir.
-func (r *request) newChild(dir *object, name string, c changes, mode uint32, create func() error) (*object, error) {
-	if err := dir.unlocked(create); err != nil {
+// making is how something is made.
+type making struct {
+	kind   fileType
+	mode   uint32
+	target string // of a symlink
+	do     func() error
+}
+
+// newChild makes something that is no file.
+func (r *request) newChild(dir *object, name string, c changes, m making) (*object, error) {
+	err := dir.unlocked(m.do)
+	if o, ok := r.madeBefore(dir, name, m.kind, m.target, err); ok {
+		return o, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	o, err := dir.child(name)
 	if err != nil {
 		return nil, err
 	}
-	return r.hold(o), r.settle(dir, o, name, c, mode)
+	return r.hold(o), r.settle(dir, o, name, c, m.mode)
 }
 
 func (r *request) mkdir() {
@@ -200,9 +215,9 @@ func (r *request) mkdir() {
 	var o *object
 	if err == nil {
 		mode := c.orMode(0o755)
-		o, err = r.newChild(dir, name, c, mode, func() error {
+		o, err = r.newChild(dir, name, c, making{kind: typeFolder, mode: mode, do: func() error {
 			return dir.place.mkdir(name, dir.v.hostMode(typeFolder, mode))
-		})
+		}})
 	}
 	r.made(o, d, err)
 }
@@ -223,7 +238,9 @@ func (r *request) symlink() {
 	case target == "" || strings.IndexByte(target, 0) >= 0:
 		err = statusInval
 	default:
-		o, err = r.newChild(dir, name, c, bitsPerm, func() error { return dir.place.symlink(target, name) })
+		o, err = r.newChild(dir, name, c, making{kind: typeSymlink, target: target, do: func() error {
+			return dir.place.symlink(target, name)
+		}})
 	}
 	r.made(o, d, err)
 }
@@ -256,9 +273,9 @@ func (r *request) mknod() {
 		err = statusBadType
 	default:
 		mode := c.orMode(0o644)
-		o, err = r.newChild(dir, name, c, mode, func() error {
+		o, err = r.newChild(dir, name, c, making{kind: kind, mode: mode, do: func() error {
 			return dir.place.mknod(name, kind, dir.v.hostMode(kind, mode))
-		})
+		}})
 	}
 	r.made(o, d, err)
 }

@@ -80,6 +80,9 @@ func (r *request) unlink(folder bool) {
 
 func (r *request) unlinkIn(dir *object, name string, folder bool) error {
 	c, err := dir.child(name)
+	if r.removed(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -144,6 +147,9 @@ func (s spotOf) spot() spot { return spot{s.dir.node, s.name} }
 func (r *request) renameIn(from, to spotOf) error {
 	v := from.dir.v
 	src, err := from.dir.child(from.name)
+	if r.renamedBefore(to, err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -201,6 +207,9 @@ func (r *request) link() {
 		err = statusIsDir
 	default:
 		err = dir.unlocked(func() error { return o.place.link(dir.place, name) })
+		if r.linkedBefore(dir, o, name, err) {
+			err = nil
+		}
 	}
 	if err == nil {
 		o.v.nodes.add(dir.node, name, o.st.id)

@@ -21,8 +21,14 @@ type Options struct {
 	// guest's user can bind none below 1024, and so not speak to the server past the
 	// guest's kernel.
 	PrivilegedPorts bool
-	MaxNodes        int // inodes whose place is remembered, for each export; 1<<18
-	MaxFiles        int // files that are kept open, for each export; 256
+	// Journal is a file in which answers are noted that must not be lost when the daemon
+	// is killed: the guest asks again, and a file that was removed cannot be removed
+	// twice. It belongs to one life of a VM, from its start or the restore of a saved
+	// machine over all servers that it has: whoever begins a life removes it first. ""
+	// is none.
+	Journal  string
+	MaxNodes int // inodes whose place is remembered, for each export; 1<<18
+	MaxFiles int // files that are kept open, for each export; 256
 }
 
 // Server serves exports to one guest. Its methods may be called together.
@@ -30,7 +36,8 @@ type Server struct {
 	o       Options
 	volumes []*volume
 	byID    map[uint64]*volume
-	boot    uint64 // write verifier: changes with each server
+	boot    uint64   // write verifier: changes with each server
+	journal *journal // nil for none
 	replays *replays
 	buffers *buffers
 	said    atomic.Int64    // when something was last complained about
@@ -58,13 +65,24 @@ func New(o Options, exports ...Export) (*Server, error) {
 	o.MaxNodes = cmp.Or(o.MaxNodes, 1<<18)
 	o.MaxFiles = cmp.Or(o.MaxFiles, 256)
 	s := &Server{
-		o: o, byID: map[uint64]*volume{}, replays: newReplays(), buffers: newBuffers(),
+		o: o, byID: map[uint64]*volume{}, buffers: newBuffers(),
 		lns: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	var boot [8]byte
 	_, _ = rand.Read(boot[:]) // never fails, see crypto/rand
 	s.boot = binary.BigEndian.Uint64(boot[:])
+	var err error
+	if o.Journal != "" {
+		s.journal, err = openJournal(o.Journal)
+	}
+	if err == nil {
+		s.replays, err = newReplays(s.journal)
+	}
+	if err != nil {
+		_ = s.Close() // the error before tells more
+		return nil, fmt.Errorf("nfs journal: %w", err)
+	}
 	for _, e := range exports {
 		v, err := s.export(e)
 		if err != nil {
@@ -169,6 +187,9 @@ func (s *Server) Close() error {
 	s.cancel()
 	for _, v := range s.volumes {
 		v.close()
+	}
+	if s.journal != nil {
+		s.journal.close()
 	}
 	return nil
 }
