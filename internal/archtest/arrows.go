@@ -32,6 +32,8 @@ var arrows = map[string][]string{
 	"internal/kernel":      {"internal/guestproto", "internal/apt"},
 	"internal/logstore":    contracts,
 	"internal/machine":     append([]string{"internal/kernel", "internal/rootfs"}, contracts...),
+	"internal/netstack":    contracts,
+	"internal/nfs":         {},
 	"internal/rootfs":      {},
 	"internal/store":       contracts,
 	"internal/vmm/qemu":    {"internal/vmm", "internal/guestproto"},

@@ -116,6 +116,12 @@ func (l *Link) Thaw(ctx context.Context) error {
 	return l.request(ctx, "thaw", guestproto.TypeThaw, newThaw(), nil)
 }
 
+// Mount has the guest mount folders of the host, but for those that it has mounted
+// already. Their server must be answering when it is asked for.
+func (l *Link) Mount(ctx context.Context, req guestproto.Mount) error {
+	return l.request(ctx, "mount the workspace in the VM", guestproto.TypeMount, req, nil)
+}
+
 // Stats returns what the guest says of its own use. Display only.
 func (l *Link) Stats(ctx context.Context) (guestproto.Stats, error) {
 	var stats guestproto.Stats

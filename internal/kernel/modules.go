@@ -46,6 +46,8 @@ var moduleSets = []moduleSet{
 		{"ext4", true},
 		{"virtio_rng", false},
 	}},
+	// How a clone finds and ends the connections of its source.
+	{"diag", []module{{"inet_diag", false}, {"tcp_diag", false}}},
 	{"workspace", []module{
 		{"sunrpc", true}, {"grace", false}, {"lockd", true}, {"nfs_acl", false}, {"nfs", true}, {"nfsv3", true},
 	}},

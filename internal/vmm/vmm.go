@@ -69,8 +69,12 @@ type Spec struct {
 	Initrd  string // path of an uncompressed cpio
 	Cmdline string // arguments added to the driver's own kernel command line
 	Disks   []Disk // the guest finds each by its Name
-	Network bool   // whether the machine has a network card
+	Network bool   // whether the machine has a network card, with the address CardAddress
 }
+
+// CardAddress is the hardware address of the network card of every machine: each has
+// a network of its own, and a clone has nothing to change.
+var CardAddress = [6]byte{0x02, 0x61, 0x65, 0x67, 0x69, 0x73}
 
 // Disk is a block device of a machine.
 type Disk struct {

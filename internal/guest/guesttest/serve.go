@@ -17,6 +17,7 @@ type Options struct {
 	Magic    guestproto.Magic
 	Programs map[string]Program // beside the built-in ones
 	Rootfs   error              // the root file system cannot be mounted, because of this
+	Mount    error              // nor can folders of the host
 	PowerOff func()             // the machine is to end; called at most once
 	Files    string             // the folder that copies see as the root; "" allows none
 	Record   *Record            // filled with what the host asked for, if not nil
@@ -28,6 +29,7 @@ type Record struct {
 	identities []guestproto.Identity
 	thaws      []guestproto.Thaw
 	freezes    int
+	mounts     []guestproto.MountPoint
 }
 
 // Identities returns the identities that were set.
@@ -42,6 +44,13 @@ func (r *Record) Thaws() []guestproto.Thaw {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]guestproto.Thaw(nil), r.thaws...)
+}
+
+// Mounts returns what was to be mounted, each request's in turn.
+func (r *Record) Mounts() []guestproto.MountPoint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]guestproto.MountPoint(nil), r.mounts...)
 }
 
 // Freezes returns how often the processes were frozen.
@@ -115,6 +124,11 @@ func (s *system) Thaw(thaw guestproto.Thaw) error {
 func (s *system) Freeze(time.Duration) ([]string, error) {
 	s.record(func(r *Record) { r.freezes++ })
 	return nil, nil
+}
+
+func (s *system) Mount(mounts []guestproto.MountPoint) error {
+	s.record(func(r *Record) { r.mounts = append(r.mounts, mounts...) })
+	return s.opts.Mount
 }
 
 func (s *system) Stats() (guestproto.Stats, error) {

@@ -17,21 +17,23 @@ import (
 
 // machine implements server.System.
 type machine struct {
+	modules  modules
 	template bool  // the disk waits for a Hello that is not Prepare
 	common   *step // modules, image and network
 	own      *step // disk, root and userland
 	network  sync.WaitGroup
-	state    *os.File // the harness's folder on the instance's disk; set by own
+	state    *os.File   // the harness's folder on the instance's disk; set by own
+	mounting sync.Mutex // folders of the host
 
 	identity sync.Mutex // one at a time
+	bootID   bool       // /proc/sys/kernel/random/boot_id is replaced
 
 	cold   sync.Mutex // held while programs are frozen or let go
 	thawed uint64     // how often they were let go; guarded by cold
-	bootID bool       // /proc/sys/kernel/random/boot_id is replaced
 }
 
-func newMachine(template bool) *machine {
-	return &machine{template: template, common: newStep(), own: newStep()}
+func newMachine(mods modules, template bool) *machine {
+	return &machine{modules: mods, template: template, common: newStep(), own: newStep()}
 }
 
 // step is a part of building the machine. It is done once.
@@ -75,7 +77,7 @@ func (m *machine) build() {
 }
 
 func (m *machine) makeCommon() error {
-	if err := loadModules("root"); err != nil {
+	if err := m.modules.load("root"); err != nil {
 		return err
 	}
 	// The network needs nothing of the root; a VM that has none starts without.
@@ -85,8 +87,10 @@ func (m *machine) makeCommon() error {
 		}
 	})
 	if m.template {
-		if err := loadModules("workspace"); err != nil {
-			return err
+		for _, set := range []string{"workspace", "diag"} {
+			if err := m.modules.load(set); err != nil {
+				return err
+			}
 		}
 	}
 	return mountBase()

@@ -5,27 +5,44 @@ package pid1
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 
 	"golang.org/x/sys/unix"
 )
 
-// loadModules loads the modules of a set, in the order of their names, which is
-// that of their dependencies. A set that is not there is empty: it may be built
-// into the kernel.
-func loadModules(set string) error {
-	paths, _ := filepath.Glob("/modules/" + set + "/*.ko") // the pattern is good
-	for _, path := range paths {
-		if err := loadModule(path); err != nil {
-			return fmt.Errorf("load %s: %w", filepath.Base(path), err)
+// modules is the folder of kernel modules in the initramfs. It is held open: the
+// switch of the root hides it, and some are loaded only when they are needed.
+type modules struct{ dir *os.Root }
+
+// openModules opens the folder. Without one all that is needed is built into the
+// kernel.
+func openModules() (modules, error) {
+	dir, err := os.OpenRoot("/modules")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return modules{}, err
+	}
+	return modules{dir}, nil
+}
+
+// load loads the modules of a set, in the order of their names, which is that of
+// their dependencies. A set that is not there is empty.
+func (m modules) load(set string) error {
+	if m.dir == nil {
+		return nil
+	}
+	names, _ := fs.Glob(m.dir.FS(), set+"/*.ko") // the pattern is good
+	for _, name := range names {
+		if err := m.loadOne(name); err != nil {
+			return fmt.Errorf("load %s: %w", path.Base(name), err)
 		}
 	}
 	return nil
 }
 
-func loadModule(path string) error {
-	f, err := os.Open(path)
+func (m modules) loadOne(name string) error {
+	f, err := m.dir.Open(name)
 	if err != nil {
 		return err
 	}

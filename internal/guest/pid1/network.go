@@ -132,14 +132,15 @@ func destroySockets() error {
 		return err
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing is buffered
-	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		socks, err := dumpSockets(fd, family)
+	for seq, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		socks, err := dumpSockets(fd, uint32(seq)+1, family) //nolint:gosec // 0 or 1
 		if err != nil {
 			return err
 		}
 		for _, id := range socks {
-			// The answer to each is an error message; the next dump reads over it.
-			if err := diag(fd, sockDestroy, unix.NLM_F_REQUEST, family, id); err != nil {
+			// One that fails, as for a connection that has just ended, has number 0: the
+			// next dump reads over it.
+			if err := diag(fd, sockDestroy, unix.NLM_F_REQUEST, 0, family, id); err != nil {
 				return err
 			}
 		}
@@ -159,12 +160,13 @@ const (
 )
 
 // diag sends one inet_diag_req_v2.
-func diag(fd int, kind, flags uint16, family byte, id []byte) error {
+func diag(fd int, kind, flags uint16, seq uint32, family byte, id []byte) error {
 	e := binary.NativeEndian
 	m := e.AppendUint32(nil, unix.NLMSG_HDRLEN+diagReqSize)
 	m = e.AppendUint16(m, kind)
 	m = e.AppendUint16(m, flags)
-	m = append(m, 0, 0, 0, 0, 0, 0, 0, 0) // sequence, port
+	m = e.AppendUint32(m, seq)
+	m = e.AppendUint32(m, 0) // port
 	m = append(m, family, unix.IPPROTO_TCP, 0, 0)
 	m = e.AppendUint32(m, allStates&^(1<<tcpListen|1<<tcpTimeWait))
 	m = append(m, id...)
@@ -172,8 +174,8 @@ func diag(fd int, kind, flags uint16, family byte, id []byte) error {
 }
 
 // dumpSockets returns the identities of the connections of a family.
-func dumpSockets(fd int, family byte) ([][]byte, error) {
-	if err := diag(fd, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, family, make([]byte, sockIDSize)); err != nil {
+func dumpSockets(fd int, seq uint32, family byte) ([][]byte, error) {
+	if err := diag(fd, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, seq, family, make([]byte, sockIDSize)); err != nil {
 		return nil, err
 	}
 	var ids [][]byte
@@ -189,8 +191,13 @@ func dumpSockets(fd int, family byte) ([][]byte, error) {
 				break
 			}
 			switch kind := binary.NativeEndian.Uint16(b[4:]); {
+			case binary.NativeEndian.Uint32(b[8:]) != seq: // of a request before
 			case kind == unix.NLMSG_DONE:
 				return ids, nil
+			case kind == unix.NLMSG_ERROR && size >= unix.NLMSG_HDRLEN+4:
+				// A kernel that cannot look for connections of that family has no other answer.
+				errno := unix.Errno(-int32(binary.NativeEndian.Uint32(b[unix.NLMSG_HDRLEN:]))) //nolint:gosec // as the kernel means it
+				return nil, fmt.Errorf("list connections: %w", errno)
 			case kind == sockDiagByFamily && size >= unix.NLMSG_HDRLEN+4+sockIDSize:
 				// struct inet_diag_msg: four bytes, then the identity.
 				ids = append(ids, append([]byte(nil), b[unix.NLMSG_HDRLEN+4:unix.NLMSG_HDRLEN+4+sockIDSize]...))

@@ -34,6 +34,7 @@ func FuzzParse(f *testing.F) {
 		parseOOM(s)
 		parseStat(s)
 		meminfo(s, "MemAvailable")
+		mountedOn(s, "/")
 	})
 }
 
@@ -53,6 +54,24 @@ func TestParseStat(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("parseStat(%q) = %q, want %q", line, got, want)
+		}
+	}
+}
+
+func TestMountedOn(t *testing.T) {
+	const table = `22 1 0:20 / / rw,relatime - overlay root rw,lowerdir=/a
+30 22 0:40 / /workspace rw,nodev,relatime - nfs 192.168.127.1:/ rw,vers=3,addr=192.168.127.1
+31 22 0:41 / /with\040blank ro shared:1 - nfs 192.168.127.1:/mounts/0 ro
+32 22 0:42 / /hidden rw - nfs 192.168.127.1:/mounts/1 rw
+33 22 0:43 / /hidden rw - tmpfs tmpfs rw
+34 22 0:43
+35 22 0:44 / /workspace2 rw - nfs
+`
+	for target, want := range map[string]string{
+		"/workspace": "192.168.127.1:/", "/with blank": "192.168.127.1:/mounts/0", "/hidden": "", "/": "", "/workspace2": "", "/no": "",
+	} {
+		if got := mountedOn(table, target); got != want {
+			t.Errorf("on %s: %q, want %q", target, got, want)
 		}
 	}
 }

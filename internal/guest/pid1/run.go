@@ -41,7 +41,11 @@ func Run() error {
 	if err != nil {
 		return err
 	}
-	if err := loadModules("early"); err != nil {
+	mods, err := openModules()
+	if err != nil {
+		return err
+	}
+	if err := mods.load("early"); err != nil {
 		return err
 	}
 	dev, err := openPort()
@@ -49,7 +53,7 @@ func Run() error {
 		return err
 	}
 	reap := newReaper()
-	m := newMachine(onCommandLine(guestproto.TemplateArg))
+	m := newMachine(mods, onCommandLine(guestproto.TemplateArg))
 	m.build()
 
 	table := process.New(&launcher{reaper: reap, machine: m}, m.ringFile)

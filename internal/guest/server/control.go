@@ -183,6 +183,8 @@ func (s *Server) request(m guestproto.Message) (any, error) {
 			s.powerOff(time.Duration(req.GraceMS) * time.Millisecond)
 			return nil, nil
 		})
+	case guestproto.TypeMount:
+		return with(m, func(req guestproto.Mount) (any, error) { return nil, s.conf.System.Mount(req.Mounts) })
 	case guestproto.TypeStats:
 		return s.conf.System.Stats()
 	case guestproto.TypeHello, guestproto.TypeStream, guestproto.TypeOOM:

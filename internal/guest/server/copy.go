@@ -11,10 +11,11 @@ import (
 
 // abilities returns the optional parts of the protocol that this guest has, sorted.
 func (s *Server) abilities() []string {
-	if s.conf.Files == "" {
-		return []string{"dial"}
+	have := []string{"dial", guestproto.AbilityMount}
+	if s.conf.Files != "" {
+		have = append([]string{guestproto.AbilityCopy}, have...)
 	}
-	return []string{guestproto.AbilityCopy, "dial"}
+	return have
 }
 
 // copy reads or writes files for the host.

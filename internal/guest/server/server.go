@@ -30,6 +30,8 @@ type System interface {
 	// Freeze writes dirty data back and stops all user processes. It returns those
 	// that did not stop in time.
 	Freeze(deadline time.Duration) ([]string, error)
+	// Mount mounts folders of the host, but for those that are mounted already.
+	Mount(mounts []guestproto.MountPoint) error
 	// Stats tells of the machine's own use.
 	Stats() (guestproto.Stats, error)
 	// PowerOff ends the machine; the processes have ended before.

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 
@@ -44,10 +45,6 @@ type layerFile struct {
 	FD     int
 }
 
-// mac is the same in every VM: each has a network of its own, and a clone has
-// nothing to change.
-const mac = "02:61:65:67:69:73"
-
 // The first fdset is the console's; the disks' follow.
 const consoleSet = 1
 
@@ -80,7 +77,7 @@ func (r *recipe) argv() []string {
 	if r.Network {
 		a = append(a,
 			"-netdev", fmt.Sprintf("stream,id=net,server=on,addr.type=fd,addr.str=%d", r.Net),
-			"-device", "virtio-net-device,netdev=net,mac="+mac)
+			"-device", "virtio-net-device,netdev=net,mac="+net.HardwareAddr(vmm.CardAddress[:]).String())
 	}
 	set := consoleSet
 	for i := range r.Disks {

@@ -1,0 +1,21 @@
+package guestproto
+
+// TypeMount asks for folders of the host: Mount -> empty. What is mounted already stays
+// as it is, so that the request may be repeated after a wake. Only guests with
+// AbilityMount have it.
+const TypeMount Type = "mount"
+
+// AbilityMount is the name of TypeMount in Welcome.
+const AbilityMount = "mount"
+
+// Mount names the host's folders that the guest is to have.
+type Mount struct {
+	Mounts []MountPoint `json:"mounts"`
+}
+
+// MountPoint is one export of the server on the gateway, and where it goes.
+type MountPoint struct {
+	Export   string `json:"export"` // as the server names it: "/" or a path
+	Target   string `json:"target"` // absolute, made if it is not there
+	ReadOnly bool   `json:"read_only,omitempty"`
+}

@@ -1,0 +1,135 @@
+package netstack
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// conn is a TCP connection with the guest. Its errors are those that a connection of
+// the kernel has.
+type conn struct {
+	*gonet.TCPConn
+
+	ep      tcpip.Endpoint
+	left    chan struct{} // closed when the endpoint needs the guest no more
+	closing sync.Once
+	killing sync.Once
+}
+
+// newConn wraps an endpoint that is connected. left is called, once and without
+// waiting for anything, when the connection needs the guest no more.
+func newConn(wq *waiter.Queue, ep tcpip.Endpoint, left func()) *conn {
+	c := &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, left: make(chan struct{})}
+	leave := sync.OnceFunc(func() {
+		close(c.left)
+		left()
+	})
+	hup := waiter.NewFunctionEntry(waiter.EventHUp, func(waiter.EventMask) { leave() })
+	wq.EventRegister(&hup)
+	// It may have ended before. Readiness tells of half-closes unasked.
+	if ep.Readiness(waiter.EventHUp)&waiter.EventHUp != 0 {
+		leave()
+	}
+	return c
+}
+
+// Read implements net.Conn.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.TCPConn.Read(b)
+	return n, asErrno(err)
+}
+
+// Write implements net.Conn.
+func (c *conn) Write(b []byte) (int, error) {
+	n, err := c.TCPConn.Write(b)
+	return n, asErrno(err)
+}
+
+// Close ends the connection in good order. What was written still arrives, if the
+// guest takes it soon.
+func (c *conn) Close() error {
+	c.closing.Do(func() {
+		// A guest that never acknowledges the end must not keep the connection for ever.
+		limit := tcpip.TCPUserTimeoutOption(lingering)
+		_ = c.ep.SetSockOpt(&limit) // TCP has it
+		c.ep.Close()
+	})
+	return nil
+}
+
+// abort ends the connection with RST.
+func (c *conn) abort() {
+	c.killing.Do(func() {
+		select {
+		case <-c.left:
+		default:
+			c.ep.Abort()
+		}
+	})
+	_ = c.Close() // never fails
+}
+
+// timeout is an error of a deadline.
+type timeout struct{ error }
+
+func (timeout) Timeout() bool   { return true }
+func (timeout) Temporary() bool { return true }
+func (timeout) Unwrap() error   { return os.ErrDeadlineExceeded }
+
+// errnos maps what the stack says to what a kernel would.
+var errnos = map[string]error{
+	(&tcpip.ErrConnectionRefused{}).String():    syscall.ECONNREFUSED,
+	(&tcpip.ErrConnectionReset{}).String():      syscall.ECONNRESET,
+	(&tcpip.ErrConnectionAborted{}).String():    syscall.ECONNABORTED,
+	(&tcpip.ErrAborted{}).String():              syscall.ECONNABORTED,
+	(&tcpip.ErrTimeout{}).String():              syscall.ETIMEDOUT,
+	(&tcpip.ErrHostUnreachable{}).String():      syscall.EHOSTUNREACH,
+	(&tcpip.ErrNetworkUnreachable{}).String():   syscall.ENETUNREACH,
+	(&tcpip.ErrClosedForSend{}).String():        syscall.EPIPE,
+	(&tcpip.ErrNotConnected{}).String():         syscall.ENOTCONN,
+	(&tcpip.ErrPortInUse{}).String():            syscall.EADDRINUSE,
+	(&tcpip.ErrNoPortAvailable{}).String():      syscall.EADDRNOTAVAIL,
+	(&tcpip.ErrInvalidEndpointState{}).String(): net.ErrClosed,
+}
+
+// asErrno gives err, which gonet made, the cause that it lost there.
+func asErrno(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return err
+	}
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok {
+		return err
+	}
+	if op.Timeout() {
+		op.Err = timeout{op.Err}
+	} else if errno, ok := errnos[op.Err.Error()]; ok {
+		op.Err = errno
+	}
+	return err
+}
+
+// opError is an error of an operation between the gateway and the guest.
+func opError(op string, err tcpip.Error) error {
+	var cause error = errors.New(err.String())
+	if errno, ok := errnos[err.String()]; ok {
+		cause = errno
+	}
+	return &net.OpError{Op: op, Net: "tcp", Err: cause}
+}
+
+// abort ends a connection to the outside, with RST where it can.
+func abort(c net.Conn) {
+	if t, ok := c.(interface{ SetLinger(sec int) error }); ok {
+		_ = t.SetLinger(0) // then it is an ordinary close
+	}
+	_ = c.Close() // nobody is left to tell
+}
