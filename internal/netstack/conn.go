@@ -119,11 +119,7 @@ func asErrno(err error) error {
 
 // opError is an error of an operation between the gateway and the guest.
 func opError(op string, err tcpip.Error) error {
-	var cause error = errors.New(err.String())
-	if errno, ok := errnos[err.String()]; ok {
-		cause = errno
-	}
-	return &net.OpError{Op: op, Net: "tcp", Err: cause}
+	return asErrno(&net.OpError{Op: op, Net: "tcp", Err: errors.New(err.String())})
 }
 
 // abort ends a connection to the outside, with RST where it can.

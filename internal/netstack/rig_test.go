@@ -61,20 +61,23 @@ func (w *world) serve(tb testing.TB, addr string, handle func(*net.TCPConn)) {
 	}
 	w.put("tcp", addr, l.Addr().String())
 	var wg sync.WaitGroup
+	var conns sync.Map
 	wg.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
+			conns.Store(c, nil)
 			wg.Go(func() {
-				defer c.Close()
+				defer func() { _ = c.Close() }()
 				handle(c.(*net.TCPConn))
 			})
 		}
 	})
 	tb.Cleanup(func() {
 		_ = l.Close()
+		conns.Range(func(c, _ any) bool { return c.(net.Conn).Close() == nil || true })
 		wg.Wait()
 	})
 }
