@@ -70,5 +70,5 @@ func (n *Network) connect(ctx context.Context, f *flow, port uint16) (*conn, err
 		ep.Close()
 		return nil, opError("dial", err)
 	}
-	return newConn(wq, ep, func() { n.flows.done(f) }), nil
+	return n.newConn(wq, ep, func() { n.flows.done(f) }), nil
 }

@@ -73,7 +73,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			ep.Close()
 			continue
 		}
-		c := newConn(wq, ep, func() { l.n.flows.done(f) })
+		c := l.n.newConn(wq, ep, func() { l.n.flows.done(f) })
 		f.carry(c)
 		return c, nil
 	}

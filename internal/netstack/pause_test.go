@@ -32,6 +32,7 @@ func (r *rig) echoInGuest(tb testing.TB, port uint16) {
 			wg.Go(func() {
 				_, _ = io.Copy(c, c)
 				_ = c.Close()
+				conns.Delete(c)
 			})
 		}
 	})
