@@ -27,7 +27,7 @@ func exchange(b *testing.B, c net.Conn) {
 
 func BenchmarkDialIntoTheGuest(b *testing.B) {
 	r := start(b)
-	r.echoInGuest(b, 80)
+	r.echoInGuest(b)
 	for b.Loop() {
 		c, err := r.Dial(b.Context(), 80)
 		if err != nil {
@@ -61,7 +61,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	})
 	b.Run("inbound", func(b *testing.B) {
 		r := start(b)
-		r.echoInGuest(b, 80)
+		r.echoInGuest(b)
 		c, err := r.Dial(b.Context(), 80)
 		if err != nil {
 			b.Fatal(err)

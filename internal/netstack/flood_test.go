@@ -35,47 +35,47 @@ func TestFloods(t *testing.T) {
 	if os.Getenv("AEGIS_STRESS") == "1" {
 		n = 100_000
 	}
-	floods := map[string]func(t *testing.T, r *rig){
-		"SYNs to a silent address": func(t *testing.T, r *rig) {
-			r.send(t, n, func(i int) []byte { return netstacktest.SYN(from(i), ap("93.184.216.34:9"), uint32(i)) })
+	floods := map[string]func(r *rig){
+		"SYNs to a silent address": func(r *rig) {
+			r.send(n, func(i int) []byte { return netstacktest.SYN(from(i), ap("93.184.216.34:9"), uint32(i)) })
 			if got := r.Traffic().Connections; got > r.limits.Opening {
-				t.Errorf("%d connections are being made", got)
+				r.tb.Errorf("%d connections are being made", got)
 			}
 		},
-		"SYNs to many addresses": func(t *testing.T, r *rig) {
-			r.send(t, n, func(i int) []byte {
+		"SYNs to many addresses": func(r *rig) {
+			r.send(n, func(i int) []byte {
 				return netstacktest.SYN(from(i), netip.AddrPortFrom(netip.AddrFrom4([4]byte{93, 184, byte(i >> 8), byte(i)}), 9), uint32(i))
 			})
 		},
-		"SYNs to denied addresses": func(t *testing.T, r *rig) {
-			r.send(t, n, func(i int) []byte {
+		"SYNs to denied addresses": func(r *rig) {
+			r.send(n, func(i int) []byte {
 				return netstacktest.SYN(from(i), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 9), uint32(i))
 			})
 		},
-		"half-open connections to the workspace": func(t *testing.T, r *rig) {
-			r.send(t, n, func(i int) []byte { return netstacktest.SYN(from(i), ap("192.168.127.1:2049"), uint32(i)) })
+		"half-open connections to the workspace": func(r *rig) {
+			r.send(n, func(i int) []byte { return netstacktest.SYN(from(i), ap("192.168.127.1:2049"), uint32(i)) })
 		},
-		"half-open connections for names": func(t *testing.T, r *rig) {
-			r.send(t, n, func(i int) []byte { return netstacktest.SYN(from(i), ap("192.168.127.1:53"), uint32(i)) })
+		"half-open connections for names": func(r *rig) {
+			r.send(n, func(i int) []byte { return netstacktest.SYN(from(i), ap("192.168.127.1:53"), uint32(i)) })
 		},
-		"datagrams to many addresses": func(t *testing.T, r *rig) {
-			r.send(t, n, func(i int) []byte {
+		"datagrams to many addresses": func(r *rig) {
+			r.send(n, func(i int) []byte {
 				return netstacktest.Datagram(from(i), netip.AddrPortFrom(netip.AddrFrom4([4]byte{93, 184, byte(i >> 8), byte(i)}), 9), []byte("x"))
 			})
 			if got := r.Traffic().Flows; got > r.limits.Flows {
-				t.Errorf("%d flows", got)
+				r.tb.Errorf("%d flows", got)
 			}
 		},
-		"datagrams that the outside does not take": func(t *testing.T, r *rig) {
-			r.send(t, 3000, func(i int) []byte {
+		"datagrams that the outside does not take": func(r *rig) {
+			r.send(3000, func(i int) []byte {
 				return netstacktest.Datagram(from(i%100), ap("93.184.216.34:7"), make([]byte, 30000))
 			})
 			if got := r.udp.waiting.Load(); got > udpBacklog {
-				t.Errorf("%d bytes wait", got)
+				r.tb.Errorf("%d bytes wait", got)
 			}
 		},
-		"fragments": func(t *testing.T, r *rig) {
-			r.send(t, n, func(i int) []byte {
+		"fragments": func(r *rig) {
+			r.send(n, func(i int) []byte {
 				f := netstacktest.Datagram(from(i), ap("93.184.216.34:9"), make([]byte, 1400))
 				ip := header.IPv4(f[header.EthernetMinimumSize:])
 				ip.SetID(uint16(i))
@@ -85,16 +85,16 @@ func TestFloods(t *testing.T) {
 				return f
 			})
 		},
-		"addresses of others": func(t *testing.T, r *rig) {
-			r.send(t, n, func(i int) []byte {
+		"addresses of others": func(r *rig) {
+			r.send(n, func(i int) []byte {
 				return netstacktest.SYN(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 168, byte(i >> 8), byte(i)}), 5), ap("93.184.216.34:9"), 1)
 			})
 			if got := r.world.dialed(); len(got) > 1 {
-				t.Errorf("dialed %d times", len(got))
+				r.tb.Errorf("dialed %d times", len(got))
 			}
 		},
-		"ARP": func(t *testing.T, r *rig) {
-			r.send(t, n, func(i int) []byte {
+		"ARP": func(r *rig) {
+			r.send(n, func(i int) []byte {
 				a := header.ARP(make([]byte, header.ARPSize))
 				a.SetIPv4OverEthernet()
 				a.SetOp(header.ARPRequest)
@@ -104,22 +104,22 @@ func TestFloods(t *testing.T) {
 				return netstacktest.Frame(header.ARPProtocolNumber, a)
 			})
 		},
-		"frames of no kind": func(t *testing.T, r *rig) {
-			r.send(t, n, func(i int) []byte { return make([]byte, i%70000) })
+		"frames of no kind": func(r *rig) {
+			r.send(n, func(i int) []byte { return make([]byte, i%70000) })
 		},
-		"IPv6": func(t *testing.T, r *rig) {
-			r.send(t, n, func(int) []byte { return netstacktest.Frame(header.IPv6ProtocolNumber, make([]byte, 100)) })
+		"IPv6": func(r *rig) {
+			r.send(n, func(int) []byte { return netstacktest.Frame(header.IPv6ProtocolNumber, make([]byte, 100)) })
 		},
-		"pings of the world": func(t *testing.T, r *rig) {
+		"pings of the world": func(r *rig) {
 			echo := header.ICMPv4(make([]byte, header.ICMPv4MinimumSize))
 			echo.SetType(header.ICMPv4Echo)
-			r.send(t, n, func(i int) []byte {
+			r.send(n, func(i int) []byte {
 				return netstacktest.Packet(Guest, netip.AddrFrom4([4]byte{93, 184, byte(i >> 8), byte(i)}), header.ICMPv4ProtocolNumber, echo)
 			})
 		},
 	}
 	other := start(t)
-	other.echoInGuest(t, 80)
+	other.echoInGuest(t)
 	for name, flood := range floods {
 		t.Run(name, func(t *testing.T) {
 			r := start(t, silent, func(c *Config) { c.Denied = func(Denial) {} })
@@ -153,7 +153,7 @@ func TestFloods(t *testing.T) {
 				}
 			}()
 			begun := time.Now()
-			flood(t, r)
+			flood(r)
 			took := time.Since(begun)
 			after := heap()
 			close(stop)
@@ -186,15 +186,15 @@ func silent(c *Config) {
 }
 
 // send sends frames, and waits until the network has seen them all.
-func (r *rig) send(tb testing.TB, n int, frame func(i int) []byte) {
-	tb.Helper()
+func (r *rig) send(n int, frame func(i int) []byte) {
+	r.tb.Helper()
 	for i := range n {
 		if err := r.guest.Send(frame(i)); err != nil {
-			tb.Fatalf("frame %d: %v", i, err)
+			r.tb.Fatalf("frame %d: %v", i, err)
 		}
 	}
-	if err := r.guest.Ping(soon(tb), Gateway); err != nil {
-		tb.Fatal(err)
+	if err := r.guest.Ping(soon(r.tb), Gateway); err != nil {
+		r.tb.Fatal(err)
 	}
 }
 
@@ -252,7 +252,7 @@ func TestTooManyConnections(t *testing.T) {
 // A guest that does not acknowledge the end of a connection does not keep it.
 func TestLinger(t *testing.T) {
 	r := start(t, func(c *Config) { c.Limits.Linger = 50 * time.Millisecond })
-	r.echoInGuest(t, 80)
+	r.echoInGuest(t)
 	r.world.serve(t, "93.184.216.34:1", echo)
 	in, err := r.Dial(soon(t), 80)
 	if err != nil {
@@ -267,7 +267,7 @@ func TestLinger(t *testing.T) {
 // Idle flows of datagrams end.
 func TestIdleFlows(t *testing.T) {
 	r := start(t, silent, func(c *Config) { c.Limits.FlowIdle = 20 * time.Millisecond })
-	r.send(t, 100, func(i int) []byte { return netstacktest.Datagram(from(i), ap("93.184.216.34:9"), []byte("x")) })
+	r.send(100, func(i int) []byte { return netstacktest.Datagram(from(i), ap("93.184.216.34:9"), []byte("x")) })
 	r.idle(t)
 	r.udp.mu.Lock()
 	defer r.udp.mu.Unlock()
@@ -279,7 +279,7 @@ func TestIdleFlows(t *testing.T) {
 // What a connection takes it gives back.
 func TestManyConnections(t *testing.T) {
 	r := start(t)
-	r.echoInGuest(t, 80)
+	r.echoInGuest(t)
 	r.world.serve(t, "93.184.216.34:1", echo)
 	ctx := soon(t)
 	round := func(n int) {

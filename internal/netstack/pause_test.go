@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -13,10 +14,10 @@ import (
 	"github.com/xfeldman/aegisvm/internal/netstack/netstacktest"
 )
 
-// echoInGuest serves a port of the guest.
-func (r *rig) echoInGuest(tb testing.TB, port uint16) {
+// echoInGuest serves port 80 of the guest.
+func (r *rig) echoInGuest(tb testing.TB) {
 	tb.Helper()
-	l, err := r.guest.Listen(port)
+	l, err := r.guest.Listen(80)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func talk(c net.Conn, text string) error {
 // that goes on is answered when the guest does.
 func TestDialAPausedGuest(t *testing.T) {
 	r := start(t)
-	r.echoInGuest(t, 80)
+	r.echoInGuest(t)
 	r.guest.Pause()
 	cause := errors.New("the client has gone")
 	var wg sync.WaitGroup
@@ -97,7 +98,7 @@ func TestDialAPausedGuest(t *testing.T) {
 // there when it goes on.
 func TestPausedInTheMiddle(t *testing.T) {
 	r := start(t, func(c *Config) { c.Limits.Queue = 1 << 20 })
-	r.echoInGuest(t, 80)
+	r.echoInGuest(t)
 	r.world.serve(t, "93.184.216.34:1", func(c *net.TCPConn) {
 		_, _ = c.Write(make([]byte, 8<<20))
 	})
@@ -117,7 +118,7 @@ func TestPausedInTheMiddle(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = in.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-	if _, err := in.Read(make([]byte, 1)); err == nil || !err.(net.Error).Timeout() {
+	if _, err := in.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a paused guest answers: %v", err)
 	}
 	_ = in.SetReadDeadline(time.Time{})
@@ -135,7 +136,7 @@ func TestPausedInTheMiddle(t *testing.T) {
 // Connections stay over a detach: of a guest that is saved and started again.
 func TestDetachAttach(t *testing.T) {
 	r := start(t)
-	r.echoInGuest(t, 80)
+	r.echoInGuest(t)
 	r.world.serve(t, "93.184.216.34:1", echo)
 	in, err := r.Dial(soon(t), 80)
 	if err != nil {
@@ -184,7 +185,7 @@ func TestDetachAttach(t *testing.T) {
 // Attach replaces, and tells when a connection has ended.
 func TestAttachTwice(t *testing.T) {
 	r := start(t)
-	r.echoInGuest(t, 80)
+	r.echoInGuest(t)
 	var before <-chan struct{}
 	for range 3 {
 		host, guest := netstacktest.Pair(t)
@@ -223,7 +224,7 @@ func TestAttachTwice(t *testing.T) {
 
 func TestEndings(t *testing.T) {
 	r := start(t)
-	r.echoInGuest(t, 80)
+	r.echoInGuest(t)
 	r.world.serve(t, "93.184.216.34:1", echo)
 	l, err := r.Listen(2049)
 	if err != nil {

@@ -92,13 +92,13 @@ func hostWith(t *testing.T, servers ...*nameServer) *hostResolver {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "resolv.conf")
 	at := map[string]*nameServer{}
-	text := "options timeout:1 attempts:1\n"
+	lines := []string{"options timeout:1 attempts:1"}
 	for i, s := range servers {
 		a := netip.AddrFrom4([4]byte{10, 255, 0, byte(i)})
 		at[netip.AddrPortFrom(a, 53).String()] = s
-		text += "nameserver " + a.String() + "\n"
+		lines = append(lines, "nameserver "+a.String())
 	}
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return &hostResolver{path: path, dial: func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -89,6 +89,7 @@ func echo(c *net.TCPConn) { _, _ = io.Copy(c, c) }
 type rig struct {
 	*Network
 
+	tb    testing.TB
 	guest *netstacktest.Guest
 	world *world
 
@@ -100,7 +101,7 @@ type rig struct {
 // start makes a rig. The host has the address 198.51.100.7 unless change says other.
 func start(tb testing.TB, change ...func(*Config)) *rig {
 	tb.Helper()
-	r := &rig{world: &world{at: map[string]string{}}, told: make(chan struct{}, 1000)}
+	r := &rig{tb: tb, world: &world{at: map[string]string{}}, told: make(chan struct{}, 1000)}
 	c := Config{
 		Dial: r.world.dial, Log: slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 		HostAddrs: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("8.20.30.40")}, nil },

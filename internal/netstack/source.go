@@ -54,7 +54,7 @@ func readSocket(raw syscall.RawConn) (b *chunk, n int, err error) {
 	err = raw.Read(func(fd uintptr) bool {
 		b = chunks64K.Get().(*chunk) //nolint:forcetypeassert // the pool has no others
 		for {
-			n, failed = syscall.Read(int(fd), b[:]) //nolint:gosec // descriptors are small
+			n, failed = syscall.Read(int(fd), b[:])
 			if !errors.Is(failed, syscall.EINTR) {
 				break
 			}

@@ -1,7 +1,7 @@
 package netstack
 
 import (
-	"fmt"
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -170,7 +170,7 @@ func TestEveryRangeFromTheGuest(t *testing.T) {
 }
 
 func TestUnknownHostAddresses(t *testing.T) {
-	n := &Network{pins: newPins(1), host: hostAddrs{list: func() ([]netip.Addr, error) { return nil, fmt.Errorf("no netlink") }}}
+	n := &Network{pins: newPins(1), host: hostAddrs{list: func() ([]netip.Addr, error) { return nil, errors.New("no netlink") }}}
 	n.policy.Store(&Policy{Mode: All})
 	if _, ok := n.judge(ap("93.184.216.34:80"), nil); ok {
 		t.Error("who does not know the host's addresses allows them")
