@@ -198,7 +198,7 @@ func TestLongAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	for range 3 {
 		if err := writeMessage(c, query("many.example", dnsmessage.TypeA)); err != nil {
 			t.Fatal(err)
@@ -357,7 +357,7 @@ func TestQuestionFlood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	for range 2000 {
 		_, _ = c.Write(query("example.com", dnsmessage.TypeA))
 	}
@@ -377,7 +377,7 @@ func TestQuestionFlood(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			conns++

@@ -146,7 +146,7 @@ func (n *Network) build() error {
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 	})
 	err := firstError(
-		func() tcpip.Error { return tune(n.stack) },
+		func() tcpip.Error { return tune(n.stack, n.limits) },
 		func() tcpip.Error { return n.stack.CreateNIC(nicID, n.nic) },
 		func() tcpip.Error {
 			return n.stack.AddProtocolAddress(nicID, tcpip.ProtocolAddress{

@@ -17,7 +17,7 @@ func TestDialIntoTheGuest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -124,7 +124,7 @@ func TestDatagrams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pc.Close()
+	defer func() { _ = pc.Close() }()
 	r.world.put("udp", "93.184.216.34:9", pc.LocalAddr().String())
 	go func() {
 		buf := make([]byte, 1<<16)
@@ -140,7 +140,7 @@ func TestDatagrams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	for _, size := range []int{1, 1400, 60000, 65507} {
 		_ = c.SetDeadline(time.Now().Add(patience))
 		if _, err := c.Write(make([]byte, size)); err != nil {

@@ -28,20 +28,16 @@ const (
 	maxRetries = 255 // of a guest that is away: eight minutes
 
 	timeWait = 500 * time.Millisecond // no segment is late by more on this wire
-
-	// lingering is how long a guest may take to acknowledge the end of a connection
-	// that nobody uses any more.
-	lingering = 10 * time.Second
 )
 
 // tune sets the stack up for a wire that is short, and a peer that is hostile.
-func tune(s *stack.Stack) tcpip.Error {
+func tune(s *stack.Stack, limits Limits) tcpip.Error {
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	sack := tcpip.TCPSACKEnabled(true)
 	rto := tcpip.TCPMaxRTOOption(maxRTO)
 	retries := tcpip.TCPMaxRetriesOption(maxRetries)
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
-	linger := tcpip.TCPLingerTimeoutOption(lingering)
+	linger := tcpip.TCPLingerTimeoutOption(limits.Linger)
 	for _, option := range []tcpip.SettableTransportProtocolOption{
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBufferMax},
 		&tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBufferMax},
@@ -98,7 +94,7 @@ func (n *Network) forward(r *tcp.ForwarderRequest) {
 		r.Complete(true)
 		return
 	}
-	in, err := shake(f.ctx, r)
+	in, err := n.shake(f.ctx, r)
 	if err != nil {
 		abort(out)
 		return
@@ -116,7 +112,7 @@ func (n *Network) dialOut(ctx context.Context, network string, dst netip.AddrPor
 }
 
 // shake completes the handshake with the guest.
-func shake(ctx context.Context, r *tcp.ForwarderRequest) (*conn, error) {
+func (n *Network) shake(ctx context.Context, r *tcp.ForwarderRequest) (*conn, error) {
 	var wq waiter.Queue
 	done := make(chan struct{})
 	defer close(done)
@@ -127,7 +123,7 @@ func shake(ctx context.Context, r *tcp.ForwarderRequest) (*conn, error) {
 	if err != nil {
 		return nil, opError("accept", err)
 	}
-	return newConn(&wq, ep, func() {}), nil
+	return n.newConn(&wq, ep, func() {}), nil
 }
 
 // nudge ends a CreateEndpoint that waits for the guest on q, which it gives up when

@@ -145,20 +145,23 @@ func (n *Network) outbound(f *udpFlow, out net.Conn) {
 
 // inbound sends to the guest what comes from the outside, until the flow is idle.
 func (n *Network) inbound(f *udpFlow, out net.Conn) {
-	buf := make([]byte, maxDatagram)
-	for f.ctx.Err() == nil {
+	for src := newSource(out); f.ctx.Err() == nil; {
 		_ = out.SetReadDeadline(time.Unix(0, f.last.Load()).Add(n.limits.FlowIdle))
-		size, err := out.Read(buf)
+		b, size, err := src.next()
 		switch {
 		case err == nil:
 			f.last.Store(time.Now().UnixNano())
-			n.datagram(f.id, buf[:size])
+			n.datagram(f.id, b[:size])
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if time.Since(time.Unix(0, f.last.Load())) >= n.limits.FlowIdle {
-				return
+				err = errIdle
 			}
 		case errors.Is(err, syscall.ECONNREFUSED): // nobody listens, for now
 		default:
+			err = errIdle
+		}
+		b.release()
+		if errors.Is(err, errIdle) {
 			return
 		}
 	}
