@@ -22,7 +22,8 @@ type file struct {
 // saves both around every read and write, lets a guest go on writing to a file that
 // has become read-only meanwhile, and reading one that was removed on the host.
 type files struct {
-	max int
+	max  int
+	sync func(fd int) error // puts a file on the disk
 
 	mu    sync.Mutex
 	open  map[ident]*file
@@ -30,7 +31,7 @@ type files struct {
 }
 
 func newFiles(limit int) *files {
-	return &files{max: limit, open: map[ident]*file{}, order: list.New()}
+	return &files{max: limit, sync: syncData, open: map[ident]*file{}, order: list.New()}
 }
 
 // get returns the open file id, which is to be released, or nil if there is none, or
@@ -73,7 +74,7 @@ func (c *files) put(id ident, fd int, write bool) *file {
 		}
 	}
 	c.mu.Unlock()
-	shut(closing)
+	c.shut(closing)
 	return f
 }
 
@@ -103,7 +104,7 @@ func (c *files) release(f *file) {
 	last := f.refs == 0 && f.place == nil
 	c.mu.Unlock()
 	if last {
-		shut([]*file{f})
+		c.shut([]*file{f})
 	}
 }
 
@@ -116,7 +117,7 @@ func (c *files) drop(id ident) {
 		closing = c.forget(f, closing)
 	}
 	c.mu.Unlock()
-	shut(closing)
+	c.shut(closing)
 }
 
 // touched notes that f was written to, and synced that it is on the disk.
@@ -137,15 +138,15 @@ func (c *files) close() {
 		closing = c.forget(f, closing)
 	}
 	c.mu.Unlock()
-	shut(closing)
+	c.shut(closing)
 }
 
 // shut closes files, and syncs before what was written and never asked to be: whoever
 // asks later finds it done.
-func shut(closing []*file) {
+func (c *files) shut(closing []*file) {
 	for _, f := range closing {
 		if f.dirty {
-			_ = syncData(f.fd) // a commit that comes later meets the same error
+			_ = c.sync(f.fd) // a commit that comes later meets the same error
 		}
 		_ = unix.Close(f.fd) // nothing is buffered
 	}

@@ -20,7 +20,7 @@ const (
 	// is told to ask again later.
 	walkPatience = 3 * time.Second
 	// goneFor is how long it is remembered that something is nowhere.
-	goneFor = 10 * time.Second
+	goneFor = 2 * time.Second
 	maxGone = 1024
 )
 

@@ -119,6 +119,9 @@ func (p place) entries(f func(entry) bool) error {
 	}
 }
 
+// layered reports whether files change their time of birth, which is not used here.
+func (p place) layered() bool { return false }
+
 func (p place) readlink() (string, error) {
 	buf := make([]byte, unix.PathMax)
 	n, err := again1(func() (int, error) { return unix.Readlinkat(p.fd, p.name, buf) })

@@ -29,10 +29,13 @@ func openFolder(dir string) (place, error) {
 // mounts.
 const confined = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 
+// openat2 is a variable for tests of kernels that have none.
+var openat2 = unix.Openat2
+
 // below opens what a path of plain names leads to; a symlink as itself.
 func (p place) below(path string) (place, error) {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: confined}
-	fd, err := again1(func() (int, error) { return unix.Openat2(p.fd, path, &how) })
+	fd, err := again1(func() (int, error) { return openat2(p.fd, path, &how) })
 	switch {
 	case err == nil:
 		return place{fd}, nil
@@ -123,6 +126,13 @@ func (p place) entries(f func(entry) bool) error {
 }
 
 const direntName = 19
+
+// layered reports whether the file system copies files when they are written to, which
+// gives them another time of birth.
+func (p place) layered() bool {
+	var st unix.Statfs_t
+	return again(func() error { return unix.Fstatfs(p.fd, &st) }) == nil && int64(st.Type) == unix.OVERLAYFS_SUPER_MAGIC //nolint:unconvert // differs between architectures
+}
 
 func (p place) readlink() (string, error) {
 	buf := make([]byte, unix.PathMax)

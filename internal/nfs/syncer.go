@@ -33,7 +33,8 @@ const (
 // which things become durable is kept. What a crash of the host can cost is the
 // contents of files that were made in the second before; it ends the guest too.
 type syncer struct {
-	v *volume
+	v    *volume
+	data func(fd int) error // puts a file on the disk
 
 	mu      sync.Mutex
 	young   map[ident]time.Time // files that were made and have not been stable yet
@@ -53,7 +54,7 @@ type batch struct {
 
 func newSyncer(v *volume) *syncer {
 	s := &syncer{
-		v: v, young: map[ident]time.Time{}, waiting: &batch{done: make(chan struct{})},
+		v: v, data: syncData, young: map[ident]time.Time{}, waiting: &batch{done: make(chan struct{})},
 		wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	s.timer = time.AfterFunc(time.Hour, s.hurry)
@@ -127,7 +128,7 @@ func (s *syncer) commit(f *file) error {
 
 func (s *syncer) sync(f *file) error {
 	s.v.files.synced(f) // before: what is written meanwhile makes it dirty again
-	if err := syncData(f.fd); err != nil && !isErr(err, unix.EINVAL, unix.EROFS) {
+	if err := s.data(f.fd); err != nil && !isErr(err, unix.EINVAL, unix.EROFS) {
 		s.v.files.touched(f)
 		return err
 	}

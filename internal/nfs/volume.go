@@ -40,6 +40,7 @@ type volume struct {
 	lists   lists
 	memory  memory
 	byStat  bool // the numbers in listings are not those of the files
+	reborn  bool // times of birth change
 	warning sync.Once
 }
 
@@ -61,6 +62,7 @@ func openVolume(o Options, e Export) (*volume, error) {
 	if v.euid == 0 {
 		v.owners = owners{st.uid, st.gid}
 	}
+	v.reborn = root.layered()
 	v.top = v.local(st).id
 	v.nodes = newTable(v.top, o.MaxNodes)
 	v.files = newFiles(o.MaxFiles)
@@ -79,11 +81,14 @@ func (v *volume) close() {
 	v.root.close()
 }
 
-// local gives the root's device the number 0, by which it goes in handles: the host's
-// number may be another one after it was started anew.
+// local is st as handles have it. The root's device has the number 0: the host's number
+// may be another one after it was started anew.
 func (v *volume) local(st stat) stat {
 	if st.id.dev == v.dev {
 		st.id.dev = 0
+	}
+	if v.reborn {
+		st.id.gen = 0
 	}
 	return st
 }
