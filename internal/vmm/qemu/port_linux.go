@@ -64,11 +64,17 @@ func (m *Machine) explain(ctx context.Context, err error) error {
 	if !dying(err) {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, endGrace)
-	defer cancel()
-	_, _ = m.Wait(ctx) // gone tells what came of it
-	if gone := m.gone(); gone != nil {
+	if gone := m.awaitEnd(ctx); gone != nil {
 		return gone
 	}
 	return err
+}
+
+// awaitEnd gives a machine that is about to end the time for it, and tells whether
+// it has.
+func (m *Machine) awaitEnd(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, endGrace)
+	defer cancel()
+	_, _ = m.Wait(ctx) // gone tells what came of it
+	return m.gone()
 }
