@@ -134,6 +134,9 @@ func (d *Driver) start(ctx context.Context, spec *vmm.Spec, from origin, ready f
 	}
 	err = m.connect(ctx, startTimeout)
 	if err == nil {
+		err = m.awaitNetwork(ctx)
+	}
+	if err == nil {
 		err = ready(ctx, m)
 	}
 	if err != nil {

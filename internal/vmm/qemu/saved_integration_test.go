@@ -226,3 +226,40 @@ func TestLargerDisk(t *testing.T) {
 		}
 	}
 }
+
+// TestResumedAtOnce resumes machines whose guests have frames to send before QEMU
+// may have begun to serve the network card's socket.
+func TestResumedAtOnce(t *testing.T) {
+	g := requireVM(t)
+	d := openDriver(t, Options{})
+	saved, mem := savedMachine(t, d, newSpec(t, g))
+	rounds := 40
+	if os.Getenv("AEGIS_STRESS") == "1" {
+		rounds = 600
+	}
+	saved.Memory = store(t, mem)
+	for i := range rounds {
+		from := vmm.Restore{Saved: saved}
+		if i%2 == 0 {
+			from.Memory = mem
+		}
+		m, err := d.Start(t.Context(), newSpec(t, g), from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Resume(t.Context()); err != nil {
+			t.Fatalf("round %d: %v", i, err)
+		}
+		answers(t, m)
+		kill(t, m)
+	}
+}
+
+func store(t *testing.T, mem vmm.Memory) vmm.File {
+	t.Helper()
+	f, err := mem.Store(t.Context(), filepath.Join(t.TempDir(), "memory"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
