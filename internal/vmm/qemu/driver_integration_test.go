@@ -4,6 +4,7 @@ package qemu
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -364,43 +365,81 @@ func orphan(t *testing.T, g ground) vmm.Spec {
 	return spec
 }
 
-// TestDaemonKilled adopts machines whose daemon was killed, one of them before it
+// TestDaemonKilled adopts machines whose daemon was killed, some of them before it
 // could write down which process it had started.
 func TestDaemonKilled(t *testing.T) {
 	g := requireVM(t)
 	d := openDriver(t, Options{})
-	for name, record := range map[string]bool{"with a record": true, "without a record": false} {
+	for name, spoil := range map[string]func(path string) error{
+		"with a record":       func(string) error { return nil },
+		"without a process":   forgetProcess,
+		"without any record":  func(path string) error { return os.Truncate(path, 0) },
+		"with half of a word": func(path string) error { return os.Truncate(path, 7) },
+	} {
 		t.Run(name, func(t *testing.T) {
 			spec := orphan(t, g)
-			if !record {
-				if err := os.Truncate(filepath.Join(spec.Dir, recordName), 0); err != nil {
-					t.Fatal(err)
-				}
-			}
-			m, err := d.Adopt(t.Context(), spec.Dir)
-			if err != nil {
+			if err := spoil(filepath.Join(spec.Dir, recordName)); err != nil {
 				t.Fatal(err)
 			}
-			conn, err := m.DialGuest(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close() //nolint:errcheck // the test is about something else
-			await(t, spec.Dir, "guest is up")
-			u, err := m.Usage()
-			if err != nil {
-				t.Fatal(err)
-			}
-			kill(t, m)
-			// Its parent is now init, which may take its time to reap it.
-			if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", u.PID)); err == nil && !strings.Contains(string(stat), ") Z ") {
-				t.Errorf("process %d is left: %s", u.PID, stat)
-			}
-			if left, err := filepath.Glob(filepath.Join(spec.Dir, "*")); err != nil || len(left) != 2 {
-				t.Errorf("left: %v, %v", left, err)
-			}
+			adopted(t, d, spec, !strings.Contains(name, "any") && !strings.Contains(name, "half"))
 		})
 	}
+}
+
+// forgetProcess makes a record what it is before there is a process.
+func forgetProcess(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var r record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return err
+	}
+	if b, err = json.Marshal(record{Model: r.Model}); err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o600)
+}
+
+// adopted adopts a machine, and saves it if that can be.
+func adopted(t *testing.T, d *Driver, spec vmm.Spec, savable bool) {
+	t.Helper()
+	m, err := d.Adopt(t.Context(), spec.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, spec.Dir, "guest is up")
+	answers(t, m)
+	u, err := m.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	saved, mem, err := m.(vmm.Saver).Save(t.Context(), vmm.Dest{Dir: t.TempDir()})
+	if savable != (err == nil) {
+		t.Errorf("save: %v", err)
+	}
+	kill(t, m)
+	// Its parent is now init, which may take its time to reap it.
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", u.PID)); err == nil && !strings.Contains(string(stat), ") Z ") {
+		t.Errorf("process %d is left: %s", u.PID, stat)
+	}
+	if left, err := filepath.Glob(filepath.Join(spec.Dir, "*")); err != nil || len(left) != 2 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if mem == nil {
+		return
+	}
+	defer mem.Close() //nolint:errcheck // a test's
+	spec.VCPUs = 0    // as it was started
+	clone := restored(t, d, spec, vmm.Restore{Saved: saved, Memory: mem})
+	if err := clone.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	answers(t, clone)
 }
 
 // TestHung adopts a machine whose QEMU does not answer.

@@ -134,6 +134,9 @@ func (d *Driver) start(ctx context.Context, spec *vmm.Spec, from origin, ready f
 	}
 	err = m.connect(ctx, startTimeout)
 	if err == nil {
+		err = m.awaitNetwork(ctx)
+	}
+	if err == nil {
 		err = ready(ctx, m)
 	}
 	if err != nil {
@@ -176,8 +179,8 @@ func (d *Driver) spawn(f *folder, spec *vmm.Spec, from origin) (*Machine, error)
 // giveUp ends a machine that did not start and tells why it did not.
 func (d *Driver) giveUp(ctx context.Context, m *Machine, err error) error {
 	byItself := errors.Is(err, vmm.ErrEnded)
-	if dying(err) { // then what QEMU said tells more than what we saw
-		byItself = errors.Is(m.explain(ctx, err), vmm.ErrEnded)
+	if dying(err) || errors.Is(err, errRefused) { // then what QEMU said tells more than what we saw
+		byItself = errors.Is(m.awaitEnd(ctx), vmm.ErrEnded)
 	}
 	// Not the caller's context: it may be why we are here.
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)

@@ -3,6 +3,8 @@ package qemu
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -55,6 +57,38 @@ func (m *Machine) dial(ctx context.Context, p *port) (net.Conn, error) {
 	return &portConn{Conn: conn, release: sync.OnceFunc(func() { p.free <- struct{}{} })}, nil
 }
 
+// awaitNetwork waits until QEMU serves the socket of the network card. It begins to
+// in a thread of its own, and until then QEMU 7.2 takes the card for connected: a
+// guest that sends a frame earlier, as one that was saved does at once, ends it
+// with a segmentation fault.
+//
+// A connection that is closed at our end is closed at QEMU's once that has taken
+// it, and the card is without a peer from then on.
+func (m *Machine) awaitNetwork(ctx context.Context) error {
+	if !m.network {
+		return nil
+	}
+	conn, err := m.dial(ctx, &m.net)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // nothing went over it
+	p, _ := conn.(*portConn)
+	u, ok := p.Conn.(*net.UnixConn)
+	if !ok {
+		return fmt.Errorf("connection of type %T", p.Conn)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = u.SetReadDeadline(time.Unix(1, 0)) }) // ends the read
+	defer stop()
+	if err := u.CloseWrite(); err != nil {
+		return err
+	}
+	if _, err = io.Copy(io.Discard, u); err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
 // endGrace is how long a process whose sockets are closed has to be gone.
 const endGrace = 5 * time.Second
 
@@ -64,11 +98,17 @@ func (m *Machine) explain(ctx context.Context, err error) error {
 	if !dying(err) {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, endGrace)
-	defer cancel()
-	_, _ = m.Wait(ctx) // gone tells what came of it
-	if gone := m.gone(); gone != nil {
+	if gone := m.awaitEnd(ctx); gone != nil {
 		return gone
 	}
 	return err
+}
+
+// awaitEnd gives a machine that is about to end the time for it, and tells whether
+// it has.
+func (m *Machine) awaitEnd(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, endGrace)
+	defer cancel()
+	_, _ = m.Wait(ctx) // gone tells what came of it
+	return m.gone()
 }

@@ -86,7 +86,8 @@ func (m *Machine) saveState(ctx context.Context, path string, whole, compress bo
 const cancelGrace = 5 * time.Second
 
 // stream lets QEMU write the state through a pipe. When it returns QEMU has done
-// with it, whatever came of it.
+// with it, whatever came of it: a migration that is left alone would go on under a
+// machine that is resumed, and QEMU 7.2 does not survive that.
 func (m *Machine) stream(ctx context.Context, whole, compress bool, to io.Writer) error {
 	r, w, err := newPipe()
 	if err != nil {
@@ -94,9 +95,11 @@ func (m *Machine) stream(ctx context.Context, whole, compress bool, to io.Writer
 	}
 	defer closeAll(r)
 	copied := make(chan error, 1)
-	go func() { copied <- copyState(to, r, compress) }()
+	go func() { copied <- copyState(to, onlyReader{r}, compress) }()
 	mon := m.monitor()
-	if err := mon.migrate(ctx, "migrate", whole, w); err != nil {
+	late, cancel := withGrace(ctx, cancelGrace)
+	defer cancel()
+	if err := mon.migrate(late, "migrate", whole, w); err != nil {
 		closeAll(r)
 		<-copied
 		return m.blame(ctx, fmt.Errorf("save: %w", err))
@@ -113,13 +116,26 @@ func (m *Machine) stream(ctx context.Context, whole, compress bool, to io.Writer
 		_, _ = io.Copy(io.Discard, r) // up to the end that says that QEMU is done, or the deadline
 		return storeError(ctx, written)
 	}
-	// Not the caller's context: it must be known what became of the machine.
-	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), qmpTimeout)
-	defer cancel()
-	if err := mon.finishMigration(wait); err != nil {
+	if err := mon.finishMigration(late); err != nil {
 		return m.blame(ctx, fmt.Errorf("save: %w", err))
 	}
 	return nil
+}
+
+// withGrace returns a context that ends some time after ctx.
+func withGrace(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(grace):
+			cancel(context.Cause(ctx))
+		case <-late.Done():
+		}
+	})
+	return late, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 // abandon asks QEMU to give up a save, and bounds how long its pipe is read.

@@ -66,7 +66,10 @@ func copyState(to io.Writer, from io.Reader, compress bool) error {
 		return err
 	}
 	_, err = io.CopyBuffer(onlyWriter{z}, onlyReader{from}, make([]byte, copySize))
-	return errors.Join(err, z.Close())
+	if closed := z.Close(); err == nil { // it repeats an error of writing
+		err = closed
+	}
+	return err
 }
 
 // onlyReader and onlyWriter hide all but one method: io.Copy is to use its buffer.

@@ -39,6 +39,7 @@ type Guest struct {
 type Disk interface {
 	io.ReaderAt
 	io.WriterAt
+	io.Seeker
 	io.Closer
 }
 
@@ -111,6 +112,7 @@ const (
 	askSum   = "sum"   // what is the sum of the filled bytes?
 	askWrite = "write" // DISK TEXT: write the text to the disk
 	askRead  = "read"  // DISK: what was written?
+	askSize  = "size"  // DISK: how many bytes has it?
 )
 
 func (g *Guest) answer(question string) string {
@@ -132,7 +134,7 @@ func (g *Guest) answer(question string) string {
 		return "filled"
 	case askSum:
 		return strconv.Itoa(int(crc32.ChecksumIEEE(g.block)))
-	case askWrite, askRead:
+	case askWrite, askRead, askSize:
 		name, text, _ := strings.Cut(arg, " ")
 		text, err := g.useDisk(what, name, text)
 		if err != nil {
@@ -168,11 +170,16 @@ func (g *Guest) useDisk(what, name, text string) (string, error) {
 		return "", err
 	}
 	b := make([]byte, diskBlock)
-	if what == askWrite {
+	switch what {
+	case askWrite:
 		copy(b, text)
 		_, err = d.WriteAt(b, diskPlace)
-	} else {
+	case askRead:
 		_, err = d.ReadAt(b, diskPlace)
+	case askSize:
+		var n int64
+		n, err = d.Seek(0, io.SeekEnd)
+		b = strconv.AppendInt(nil, n, 10)
 	}
 	return string(bytes.TrimRight(b, "\x00")), errors.Join(err, d.Close())
 }
