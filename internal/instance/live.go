@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -23,12 +24,13 @@ type live struct {
 	guest   Guest
 	program Attachment
 	network Network
-	wires   wires
+	wires   *wires
 
-	started  time.Time     // the program, or when it was found running
-	patience time.Duration // what the program has from then until it must listen
-	gone     chan struct{} // closed when the machine has ended; exit is set then
-	exit     vmm.Exit
+	started time.Time     // the program, or when it was found running
+	slept   time.Time     // since when the vCPUs stand still; of the last pause
+	gone    chan struct{} // closed when the machine has ended; exit is set then
+	exit    vmm.Exit
+	asked   atomic.Bool // its end was asked for, whether or not it got so far by itself
 
 	mu      sync.Mutex
 	orphans []guestproto.ExecID // to be killed when the guest is awake
@@ -83,6 +85,9 @@ func (l *live) trouble() error {
 
 // cause tells a person why the machine is gone.
 func (l *live) cause() error {
+	if l.exit.Reason == vmm.PoweredOff && l.asked.Load() {
+		return exitFault(vmm.Exit{Reason: vmm.Killed})
+	}
 	return exitFault(l.exit)
 }
 
@@ -151,7 +156,6 @@ func (a *actor) boot(ctx context.Context) result {
 		return result{err: a.startFault(ctx, err)}
 	}
 	l := a.follow(ctx, m)
-	l.patience = a.world.Limits.Listen
 	if a.output != nil {
 		a.output.Restart()
 	}
@@ -166,6 +170,7 @@ func (a *actor) boot(ctx context.Context) result {
 			return err
 		}
 		l.started = time.Now()
+		l.wires.expect(l.started.Add(a.world.Limits.Listen))
 		return a.attach(ctx, l, 0)
 	})
 	if err != nil {
@@ -255,6 +260,12 @@ func (a *actor) attach(ctx context.Context, l *live, offset uint64) error {
 	return nil
 }
 
+// pause is the operation of Pausing.
+func (a *actor) pause(ctx context.Context, l *live) error {
+	l.slept = time.Now()
+	return l.machine.Pause(ctx)
+}
+
 // resume is the operation of Resuming. The guest's clock stood still: it is set
 // before anybody is told that the instance is awake.
 func (a *actor) resume(ctx context.Context, l *live) error {
@@ -265,6 +276,7 @@ func (a *actor) resume(ctx context.Context, l *live) error {
 		// It is not awake to anybody: let it be what the state says it is.
 		return errors.Join(err, l.machine.Pause(context.WithoutCancel(ctx)))
 	}
+	l.wires.awoke(l.slept)
 	return nil
 }
 
@@ -352,6 +364,7 @@ func (a *actor) stop(ctx context.Context, l *live) error {
 	if l.isGone() {
 		return nil
 	}
+	l.asked.Store(true)
 	if !a.spec.Ephemeral {
 		a.powerOff(ctx, l)
 	}
@@ -365,7 +378,7 @@ func (a *actor) erase(ctx context.Context) error {
 		return fmt.Errorf("delete %s: %w", a.id, err)
 	}
 	if a.spec.Ephemeral {
-		a.unlist()
+		a.set.remove(a)
 		return nil
 	}
 	err := a.output.Close()
@@ -373,7 +386,7 @@ func (a *actor) erase(ctx context.Context) error {
 		err = a.world.Store.DeleteInstance(ctx, a.id)
 	}
 	if err == nil {
-		a.unlist()
+		a.set.remove(a)
 	}
 	return err
 }
