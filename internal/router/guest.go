@@ -39,8 +39,11 @@ func newGuest() *guest {
 			DisableCompression:  true, // what the client asks for is what the guest is asked for
 			MaxIdleConnsPerHost: maxIdle,
 			IdleConnTimeout:     idleConnFor,
-			WriteBufferSize:     64 << 10,
-			ReadBufferSize:      64 << 10,
+			// A guest may refuse a body before it is sent; one that does not know how is
+			// sent it after this.
+			ExpectContinueTimeout: time.Second,
+			WriteBufferSize:       64 << 10,
+			ReadBufferSize:        64 << 10,
 
 			MaxResponseHeaderBytes: maxHead,
 		}
