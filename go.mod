@@ -3,6 +3,7 @@ module github.com/xfeldman/aegisvm
 go 1.26.3
 
 require (
+	github.com/coder/websocket v1.8.15
 	github.com/creack/pty v1.1.24
 	github.com/erofs/go-erofs v0.3.1
 	github.com/getkin/kin-openapi v0.153.0

@@ -24,6 +24,11 @@ type request struct {
 	letGo  bool         // the daemon leaves; machine and files stay as they are
 }
 
+// wakes reports whether r can start a machine that is not being started yet.
+func (r request) wakes() bool {
+	return r.ev.Kind == Start || r.ev.Kind == Restart || r.ev.Kind == Acquire && r.hold != nil
+}
+
 // hold is one reason to be awake. It belongs to the actor from the Acquire on; its
 // owner keeps it only to give it back.
 type hold struct {
@@ -44,12 +49,10 @@ type answer struct {
 type actor struct {
 	id      ID
 	spec    Spec
+	set     *Set // the others
 	world   *World
 	log     *slog.Logger
-	output  Log                               // what its processes write; nil if ephemeral
-	unlist  func()                            // gives the handle back
-	whoHas  func(port uint16) (handle string) // which instance has a public port
-	publish func(Change)                      // tells those who watch
+	output  Log // what its processes write; nil if ephemeral
 	mailbox chan request
 	born    chan struct{} // closed when the first operation has ended
 	left    chan struct{} // closed when the machine is let go
@@ -82,15 +85,12 @@ type result struct {
 	spent  bool  // memory that was saved is not any more
 }
 
-func newActor(r Record, w *World) *actor {
+func newActor(r Record, s *Set) *actor {
 	t := time.NewTimer(time.Hour)
 	t.Stop()
 	a := &actor{
-		id: r.ID, spec: r.Spec, world: w,
-		log:     w.Log.With(logattr.Instance(r.ID), logattr.Handle(r.Spec.Handle)),
-		unlist:  func() {},
-		whoHas:  func(uint16) string { return "" },
-		publish: func(Change) {},
+		id: r.ID, spec: r.Spec, set: s, world: &s.world,
+		log:     s.world.Log.With(logattr.Instance(r.ID), logattr.Handle(r.Spec.Handle)),
 		mailbox: make(chan request),
 		born:    make(chan struct{}),
 		left:    make(chan struct{}),
@@ -186,7 +186,12 @@ func (a *actor) take(r request) {
 		a.forget(r.hold)
 		return
 	case r.do != nil:
-		r.ask <- r.do()
+		err := r.do()
+		a.refresh() // who is answered sees what was done
+		r.ask <- err
+		return
+	case r.wakes() && a.set.isClosing():
+		a.decline(r, errClosing) // or it would run on behind a stop of all
 		return
 	case r.ev.Kind == Start || r.ev.Kind == Restart:
 		// They enable the instance: its ports are open, or it does not start.
@@ -308,7 +313,7 @@ func (a *actor) changed(from State, ev Event) {
 		a.record.Stopped, a.record.Why = time.Time{}, ""
 	case Running, Pausing, Paused, Resuming, Saving, Stopping, Erasing, Deleted:
 	}
-	a.publish(Change{Time: now, ID: a.id, Handle: a.spec.Handle, From: from, To: a.snap.State, Why: ev.Kind.String()})
+	a.set.publish(Change{Time: now, ID: a.id, Handle: a.spec.Handle, From: from, To: a.snap.State, Why: ev.Kind.String()})
 }
 
 func (a *actor) perform(e Effect) {
@@ -318,7 +323,7 @@ func (a *actor) perform(e Effect) {
 		a.begin(func(ctx context.Context) result { return a.boot(ctx, asleep) })
 	case DoPause:
 		if a.snap.Goal == ToPaused || a.snap.Goal == ToHibernated {
-			l.wires.hangUp() // nobody is cut off by the idle policy: connections hold
+			l.wires.hangUp(ErrSuperseded) // nobody is cut off by the idle policy: connections hold
 		}
 		a.begin(func(ctx context.Context) result { return result{err: a.pause(ctx, l)} })
 	case DoResume:

@@ -52,12 +52,18 @@ func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
 		err = s.world.Store.SaveInstance(ctx, a.record)
 	}
 	if err != nil {
-		a.closeDoors()
-		s.remove(a)
+		a.unborn()
 		return nil, errors.Join(err, s.world.Ground.Clear(a.id))
 	}
 	a.bornIn(Booting, func(ctx context.Context) result { return a.boot(ctx, nil) }) // refreshes the view, ports included
 	return a, nil
+}
+
+// unborn takes back an instance that was added and does not live.
+func (a *actor) unborn() {
+	a.closeDoors()
+	a.ops.Wait()
+	a.set.remove(a)
 }
 
 // Start enables an instance and returns when its program runs.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/guestproto"
@@ -17,10 +18,11 @@ import (
 type live struct {
 	guest   Guest
 	program Attachment
-	wires   wires
+	wires   *wires
 
-	started  time.Time     // the program, or when it was found running
-	patience time.Duration // what the program has from then until it must listen
+	started time.Time   // the program, or when it was found running
+	slept   time.Time   // since when the vCPUs stand still; of the last pause
+	asked   atomic.Bool // its end was asked for, whether or not it got so far by itself
 
 	once sync.Once
 	gone chan struct{} // closed when the run has ended; why is set then
@@ -139,6 +141,9 @@ func (a *actor) follow(ctx context.Context, l *live, m vmm.Machine) *body {
 		}
 		if b.exit.Reason == vmm.Panicked {
 			a.quote(ctx, b)
+		}
+		if b.exit.Reason == vmm.PoweredOff && l.asked.Load() {
+			b.exit.Reason = vmm.Killed
 		}
 		l.end(exitFault(b.exit))
 	})

@@ -35,7 +35,7 @@ func (s *Set) Run(ctx context.Context, spec Spec) (*Run, error) {
 		return nil, err
 	}
 	if err := a.openDoors(); err != nil {
-		s.remove(a)
+		a.unborn()
 		return nil, err
 	}
 	a.refresh()

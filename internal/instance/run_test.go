@@ -131,23 +131,24 @@ func TestRunCanceledAnywhere(t *testing.T) {
 	}
 }
 
-// TestInterleavings issues explicit requests and holds at random moments against a
-// machine that is slow and sometimes dies; nothing may hang, double or leak.
+// TestInterleavings has users and clients come at random moments to a machine that is
+// slow and sometimes dies; nothing may hang, double or leak.
 func TestInterleavings(t *testing.T) {
 	rounds := 2000
 	if testing.Short() {
 		rounds = 200
 	}
-	kinds := []EventKind{Pause, Hibernate, Stop, Disable, Restart, Start, Acquire}
 	for seed := range rounds {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(seed), 1))
 			w := newStubWorld()
+			w.nets.set(80, stubPort{after: time.Duration(rng.IntN(300)) * time.Millisecond, loopback: rng.IntN(2) == 0})
 			if rng.IntN(3) == 0 {
 				w.dieAfter = time.Duration(rng.IntN(4000)) * time.Millisecond
 			}
 			s := NewSet(w.world())
-			v, err := s.Create(t.Context(), Spec{Handle: fmt.Sprint("h", seed), Command: []string{"x"}, PauseAfter: 500 * time.Millisecond, StopAfter: 700 * time.Millisecond})
+			spec := Spec{Handle: fmt.Sprint("h", seed), Command: []string{"x"}, PauseAfter: 500 * time.Millisecond, StopAfter: 700 * time.Millisecond, Expose: []Expose{{Guest: 80}}}
+			v, err := s.Create(t.Context(), spec)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -156,40 +157,92 @@ func TestInterleavings(t *testing.T) {
 				t.Fatal(err)
 			}
 			var wg sync.WaitGroup
-			for range 8 {
+			for range 12 {
 				at := time.Duration(rng.IntN(5000)) * time.Millisecond
-				kind := kinds[rng.IntN(len(kinds))]
+				do := askers[rng.IntN(len(askers))]
 				patience := time.Duration(1+rng.IntN(3000)) * time.Millisecond
 				wg.Go(func() {
 					time.Sleep(at)
 					ctx, cancel := context.WithTimeout(t.Context(), patience)
 					defer cancel()
-					if kind != Start && kind != Acquire {
-						_ = a.ask(ctx, kind)
-						return
-					}
-					if h, l, err := a.hold(ctx, kind, "test"); err == nil {
-						if l == nil {
-							t.Error("a hold without a machine")
-						}
-						time.Sleep(patience)
-						a.release(h)
-					}
+					do(ctx, t, w, a, patience)
 				})
 			}
 			wg.Wait()
+			synctest.Wait()
 			if m, _ := w.left(); m > 1 {
 				t.Errorf("seed %d: %d machines for one instance", seed, m)
+			}
+			if v, _ := s.Get(string(v.ID)); len(v.Holds) != 0 {
+				t.Errorf("seed %d: still held by %v", seed, v.Holds)
 			}
 			if err := s.Delete(t.Context(), string(v.ID)); err != nil {
 				t.Error(err)
 			}
 			checkNothingLeft(t, w, s)
-			if err := s.Close(t.Context(), StopAll); err != nil {
-				t.Error(err)
-			}
+			end(t, w, s)
 		})
 	}
+}
+
+// asker is somebody who wants something of an instance, and stays for a while.
+type asker func(ctx context.Context, t *testing.T, w *stubWorld, a *actor, stay time.Duration)
+
+var askers = []asker{
+	explicit(Pause), explicit(Hibernate), explicit(Stop), explicit(Disable), explicit(Restart),
+	holder(Start), holder(Acquire), client, client, browser, exposer,
+}
+
+func explicit(kind EventKind) asker {
+	return func(ctx context.Context, _ *testing.T, _ *stubWorld, a *actor, _ time.Duration) { _ = a.ask(ctx, kind) }
+}
+
+func holder(kind EventKind) asker {
+	return func(ctx context.Context, t *testing.T, _ *stubWorld, a *actor, stay time.Duration) {
+		t.Helper()
+		h, l, err := a.hold(ctx, kind, "test")
+		if err != nil {
+			return
+		}
+		if l == nil {
+			t.Error("a hold without a machine")
+		}
+		time.Sleep(stay)
+		a.release(h)
+	}
+}
+
+// client comes through a public port.
+func client(ctx context.Context, _ *testing.T, w *stubWorld, a *actor, stay time.Duration) {
+	for _, e := range a.view.Load().Spec.Expose {
+		if d := w.doors.at(e.Public); d != nil {
+			_ = d.visit(ctx, stay)
+		}
+	}
+}
+
+// browser comes through the HTTP router, which keeps the connection.
+func browser(ctx context.Context, _ *testing.T, _ *stubWorld, a *actor, stay time.Duration) {
+	awake, err := a.set.Awake(ctx, string(a.id), "HTTP request")
+	if err != nil {
+		return
+	}
+	c, err := awake.Dial(ctx, 80)
+	awake.Release()
+	if err != nil {
+		return
+	}
+	time.Sleep(stay)
+	_ = c.Close()
+}
+
+// exposer opens another port, moves it and closes it.
+func exposer(ctx context.Context, _ *testing.T, _ *stubWorld, a *actor, stay time.Duration) {
+	for _, e := range []Expose{{Guest: 81}, {Guest: 81, Public: 8081}} {
+		_, _ = a.set.Expose(ctx, string(a.id), e)
+	}
+	time.Sleep(stay / 2)
+	_ = a.set.Unexpose(ctx, string(a.id), 81)
 }
 
 // TestRecover starts a daemon over what a killed one left: a machine that runs, and

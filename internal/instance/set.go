@@ -96,12 +96,9 @@ func (s *Set) add(r Record) (*actor, error) {
 		return nil, fault.New(fault.Conflict, "the name %q is taken by %s", r.Spec.Handle, owner).
 			WithHint("choose another --name, or none")
 	}
-	a := newActor(r, &s.world)
+	a := newActor(r, s)
 	s.actors[r.ID] = a
 	s.handles[r.Spec.Handle] = r.ID
-	a.unlist = func() { s.remove(a) }
-	a.whoHas = s.whoHas
-	a.publish = s.publish
 	return a, nil
 }
 
@@ -115,15 +112,19 @@ func (s *Set) remove(a *actor) {
 	delete(s.handles, a.spec.Handle)
 }
 
-// whoHas returns the name of the instance that has a public port, or "".
-func (s *Set) whoHas(port uint16) string {
+// whoHas returns the name of another instance that has a public port of which e needs
+// to be the only one, and its guest's port; or "".
+func (s *Set) whoHas(e Expose, but ID) (handle string, guest uint16) {
 	for _, a := range s.all() {
 		v := a.view.Load()
-		if v.Enabled && slices.ContainsFunc(v.Spec.Expose, func(e Expose) bool { return e.Public == port }) {
-			return v.Spec.Handle
+		if !v.Enabled || v.ID == but {
+			continue
+		}
+		if i := slices.IndexFunc(v.Spec.Expose, e.clashes); i >= 0 {
+			return v.Spec.Handle, v.Spec.Expose[i].Guest
 		}
 	}
-	return ""
+	return "", 0
 }
 
 func newRecord(spec Spec) Record {
@@ -278,10 +279,6 @@ func (s *Set) adopt(ctx context.Context, r Record) error {
 	if a.output, err = s.world.Logs.Open(r.ID); err != nil {
 		return err
 	}
-	if r.Enabled {
-		a.reopenDoors()
-		a.refresh()
-	}
 	m, err := s.world.Driver.Adopt(ctx, s.world.Ground.Dir(r.ID))
 	switch {
 	case s.world.Ground.Saved(r.ID):
@@ -309,6 +306,10 @@ func (s *Set) adopt(ctx context.Context, r Record) error {
 		a.refresh()
 	case !errors.Is(err, vmm.ErrEnded):
 		return err
+	}
+	if r.Enabled {
+		a.reopenDoors()
+		a.refresh()
 	}
 	s.begin(a)
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/logattr"
@@ -13,6 +14,7 @@ import (
 // none runs on a clock that stood still before the guest has been told the time.
 func (a *actor) pause(ctx context.Context, l *live) error {
 	a.freeze(ctx, l)
+	l.slept = time.Now()
 	err := l.current().machine.Pause(ctx)
 	if err != nil && !l.isGone() {
 		err = errors.Join(err, l.guest.Thaw(context.WithoutCancel(ctx)))
@@ -45,6 +47,7 @@ func (a *actor) resume(ctx context.Context, l *live) error {
 		// It is not awake to anybody: let it be what the state says it is.
 		return errors.Join(err, m.Pause(context.WithoutCancel(ctx)))
 	}
+	l.wires.awoke(l.slept)
 	return nil
 }
 
@@ -76,7 +79,7 @@ func (a *actor) hibernate(ctx context.Context, l *live) error {
 		return fmt.Errorf("hibernate %s: %w", a.spec.Handle, err)
 	}
 	// What is saved is whole: from here on the machine is of no more use.
-	l.wires.hangUp()
+	l.wires.hangUp(ErrSuperseded)
 	if l.guest != nil {
 		l.guest.Suspend()
 	}
@@ -101,6 +104,7 @@ func (a *actor) stop(ctx context.Context, l, asleep *live) error {
 	if l.isGone() {
 		return nil
 	}
+	l.asked.Store(true)
 	if !a.spec.Ephemeral {
 		a.powerOff(ctx, l)
 	}
@@ -150,7 +154,7 @@ func (a *actor) erase(ctx context.Context, asleep *live) error {
 		asleep.end(ErrDeleted)
 	}
 	if a.spec.Ephemeral {
-		a.unlist()
+		a.set.remove(a)
 		return nil
 	}
 	err := a.output.Close()
@@ -158,7 +162,7 @@ func (a *actor) erase(ctx context.Context, asleep *live) error {
 		err = a.world.Store.DeleteInstance(ctx, a.id)
 	}
 	if err == nil {
-		a.unlist()
+		a.set.remove(a)
 	}
 	return err
 }

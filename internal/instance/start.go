@@ -82,7 +82,6 @@ func (s *starting) run(ctx context.Context, cold bool) (*live, error) {
 	}
 	s.forget(ctx) // a boot makes what was saved worthless: its disk changes
 	l := newLive()
-	l.patience = s.world.Limits.Listen
 	s.follow(ctx, l, m)
 	if s.output != nil {
 		s.output.Restart()
@@ -129,6 +128,7 @@ func (s *starting) begin(ctx context.Context, l *live, plan Plan) error {
 		return err
 	}
 	l.started = time.Now()
+	l.wires.expect(l.started.Add(s.world.Limits.Listen))
 	return s.attach(ctx, l, 0)
 }
 
@@ -162,6 +162,7 @@ func (s *starting) wake(ctx context.Context, m vmm.Machine) (*live, error) {
 			return err
 		}
 		l.reap(ctx)
+		l.wires.awoke(l.slept)
 		return nil
 	})
 	if err != nil {

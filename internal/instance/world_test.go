@@ -10,8 +10,11 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -39,6 +42,9 @@ type stubWorld struct {
 	execs       time.Duration // of other commands; 0 is as long
 	status      int32         // of a program
 
+	storeErr error // of SaveInstance
+	cardErr  error // of AttachNetwork
+
 	mu       sync.Mutex
 	machines map[*stubMachine]bool
 	ground   map[ID]bool
@@ -47,14 +53,20 @@ type stubWorld struct {
 	saved    map[ID]bool
 	boots    int
 	wakes    int
+	resumes  int
+	spawned  time.Time // the last program
+	nets     *stubNets
+	doors    *stubDoors
 }
 
 func newStubWorld() *stubWorld {
-	return &stubWorld{start: 100 * time.Millisecond, link: time.Second, runs: time.Second, status: 7, machines: map[*stubMachine]bool{}, ground: map[ID]bool{}, records: map[ID]Record{}, logs: map[ID]*stubLog{}, saved: map[ID]bool{}, saving: 300 * time.Millisecond}
+	w := &stubWorld{start: 100 * time.Millisecond, link: time.Second, runs: time.Second, status: 7, machines: map[*stubMachine]bool{}, ground: map[ID]bool{}, records: map[ID]Record{}, logs: map[ID]*stubLog{}, saved: map[ID]bool{}, saving: 300 * time.Millisecond}
+	w.nets, w.doors = newStubNets(w), newStubDoors()
+	return w
 }
 
 func (w *stubWorld) world() World {
-	return World{Driver: w, Ground: w, Linker: w, Store: w, Logs: w, Log: slog.New(slog.DiscardHandler), Limits: DefaultLimits()}
+	return World{Driver: w, Ground: w, Linker: w, Store: w, Logs: w, Networks: w.nets, Doors: w.doors, Log: slog.New(slog.DiscardHandler), Limits: DefaultLimits()}
 }
 
 func (w *stubWorld) left() (machines, ground int) {
@@ -143,6 +155,10 @@ func (w *stubWorld) LoadInstances(context.Context) ([]Record, error) {
 func (w *stubWorld) SaveInstance(_ context.Context, r Record) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.storeErr != nil {
+		return w.storeErr
+	}
+	r.Spec.Expose = slices.Clone(r.Spec.Expose)
 	w.records[r.ID] = r
 	return nil
 }
@@ -249,11 +265,12 @@ func (w *stubWorld) Link(ctx context.Context, m vmm.Machine, _ guestproto.Magic,
 }
 
 type stubMachine struct {
-	w    *stubWorld
-	dir  string
-	once sync.Once
-	over chan struct{}
-	exit vmm.Exit
+	w      *stubWorld
+	dir    string
+	once   sync.Once
+	over   chan struct{}
+	exit   vmm.Exit
+	paused atomic.Bool
 }
 
 func (m *stubMachine) end(e vmm.Exit) {
@@ -284,9 +301,23 @@ func (m *stubMachine) op(ctx context.Context) error {
 	}
 }
 
-func (m *stubMachine) Pause(ctx context.Context) error      { return m.op(ctx) }
-func (m *stubMachine) Resume(ctx context.Context) error     { return m.op(ctx) }
-func (m *stubMachine) Paused(context.Context) (bool, error) { return false, nil }
+func (m *stubMachine) Pause(ctx context.Context) error {
+	err := m.op(ctx)
+	m.paused.Store(err == nil)
+	return err
+}
+
+func (m *stubMachine) Resume(ctx context.Context) error {
+	err := m.op(ctx)
+	if err == nil && m.paused.Swap(false) {
+		m.w.mu.Lock()
+		defer m.w.mu.Unlock()
+		m.w.resumes++
+	}
+	return err
+}
+
+func (m *stubMachine) Paused(context.Context) (bool, error) { return m.paused.Load(), nil }
 func (m *stubMachine) Kill(context.Context) error {
 	m.end(vmm.Exit{Reason: vmm.Killed})
 	return nil
@@ -297,8 +328,10 @@ func (m *stubMachine) DialGuest(context.Context) (net.Conn, error) {
 }
 
 func (m *stubMachine) AttachNetwork(context.Context) (net.Conn, error) {
-	return nil, errors.ErrUnsupported
+	card, _ := net.Pipe() // nothing goes over it
+	return card, m.w.cardErr
 }
+
 func (m *stubMachine) Trouble() error            { return m.w.trouble }
 func (m *stubMachine) Usage() (vmm.Usage, error) { return vmm.Usage{}, nil }
 
@@ -313,13 +346,33 @@ type stubGuest struct {
 	moved chan struct{}
 }
 
-func (g *stubGuest) Spawn(context.Context, guestproto.Spawn) error { return g.w.spawnErr }
+func (g *stubGuest) Spawn(_ context.Context, req guestproto.Spawn) error {
+	if req.ID == guestproto.ProgramID {
+		g.w.mu.Lock()
+		defer g.w.mu.Unlock()
+		g.w.spawned = time.Now()
+	}
+	return g.w.spawnErr
+}
+
 func (g *stubGuest) Kill(context.Context, guestproto.ExecID, int) error {
 	return nil
 }
 
-func (g *stubGuest) Dial(context.Context, string) (net.Conn, error) {
-	return nil, fault.New(fault.Unavailable, "refused")
+func (g *stubGuest) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	_, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	c, err := g.w.nets.dial(ctx, g.m.dir, uint16(port), true)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		err = fault.Wrap(fault.Unavailable, err, "dial %s", addr)
+	}
+	return c, err
 }
 
 func (g *stubGuest) Thaw(context.Context) error { return nil }

@@ -4,16 +4,19 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"html/template"
+	"io"
 	"mime"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/xfeldman/aegisvm/api"
-	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
 // retryAfter is what a client is told to wait, in seconds, before it asks again for an
@@ -22,16 +25,11 @@ const retryAfter = 3
 
 // statusOf is the HTTP status of an error on the way to a guest.
 func statusOf(err error) int {
-	switch fault.KindOf(err) { //nolint:exhaustive // all others mean that it cannot be woken
-	case fault.NotFound:
+	switch {
+	case errors.Is(err, instance.ErrDeleted):
 		return http.StatusNotFound
-	case fault.Denied:
-		return http.StatusForbidden
-	case fault.Invalid:
-		return http.StatusBadRequest
-	}
-	if fault.BlameOf(err) == fault.Program && fault.KindOf(err) == fault.Unavailable {
-		return http.StatusBadGateway // awake, and nothing listens
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, errBrokeOff):
+		return http.StatusBadGateway // it is awake, and its program does not answer
 	}
 	return http.StatusServiceUnavailable
 }
@@ -44,8 +42,7 @@ var page = template.Must(template.New("").Parse(`<!doctype html>
 `))
 
 // answerError writes an error as a page where the client prefers one, else as JSON.
-func answerError(w http.ResponseWriter, r *http.Request, err error) {
-	status := statusOf(err)
+func answerError(w http.ResponseWriter, r *http.Request, status int, err error) {
 	h := w.Header()
 	if status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", strconv.Itoa(retryAfter))
@@ -78,54 +75,48 @@ func wantsPage(r *http.Request) bool {
 	return false
 }
 
-// apologyTimeout bounds writing to a client that does not read.
-const apologyTimeout = 2 * time.Second
+// patience bounds the end of a connection with a client that does not read, or does
+// not stop to write.
+const patience = 2 * time.Second
 
 // apologize tells a client that began to speak HTTP/1 why it has no answer. It reports
 // whether it did.
-func apologize(client net.Conn, said []byte, err error) bool {
+func apologize(client *net.TCPConn, said []byte, err error) bool {
 	r, bad := http.ReadRequest(bufio.NewReader(bytes.NewReader(said)))
-	if bad != nil {
+	if bad != nil || r.ProtoMajor != 1 { // HTTP/2 begins with what looks like a request
 		return false
 	}
-	_ = client.SetDeadline(time.Now().Add(apologyTimeout)) // else the write fails
 	w := &response{header: http.Header{}}
-	answerError(w, r, err)
+	answerError(w, r, statusOf(err), err)
 	w.header.Set("Connection", "close")
 	out := http.Response{
 		StatusCode: w.status, ProtoMajor: 1, ProtoMinor: 1, Request: r,
-		Header: w.header, ContentLength: int64(w.body.Len()), Body: &w.body,
+		Header: w.header, ContentLength: int64(w.body.Len()), Body: io.NopCloser(&w.body),
 	}
-	if out.Write(client) != nil {
+	_ = client.SetDeadline(time.Now().Add(patience)) // else the write fails
+	if out.Write(client) != nil || client.CloseWrite() != nil {
 		return false
 	}
-	half, ok := client.(interface{ CloseWrite() error })
-	return ok && half.CloseWrite() == nil && drain(client)
+	drain(client)
+	return true
 }
+
+// maxDrain bounds what is read for nothing.
+const maxDrain = 1 << 20
 
 // drain reads what the client still has to say: closing a socket with unread bytes
 // resets it, which can cost the client the answer.
-func drain(client net.Conn) bool {
-	buf := make([]byte, 4<<10)
-	for range 256 {
-		if _, err := client.Read(buf); err != nil {
-			return true
-		}
-	}
-	return true
+func drain(client *net.TCPConn) {
+	_ = client.SetReadDeadline(time.Now().Add(patience)) // else the read fails
+	_, _ = io.CopyN(io.Discard, client, maxDrain)        // whatever ends it
 }
 
 // response is a http.ResponseWriter in memory.
 type response struct {
 	header http.Header
 	status int
-	body   body
+	body   bytes.Buffer
 }
-
-type body struct{ bytes.Buffer }
-
-// Close implements io.Closer.
-func (*body) Close() error { return nil }
 
 func (r *response) Header() http.Header         { return r.header }
 func (r *response) WriteHeader(status int)      { r.status = status }

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -28,13 +29,14 @@ const (
 // DefaultWake bounds the wait of a client for its instance.
 const DefaultWake = 30 * time.Second
 
-// maxConns bounds the connections of one door; later clients wait in the backlog.
-const maxConns = 4096
+// DefaultConns bounds the connections of one door.
+const DefaultConns = 4096
 
 // Doors opens public ports. It implements instance.Doors.
 type Doors struct {
-	Log  *slog.Logger
-	Wake time.Duration // protects clients from an instance that does not wake; 0 is DefaultWake
+	Log   *slog.Logger
+	Wake  time.Duration // protects clients from an instance that does not wake; 0 is DefaultWake
+	Conns int           // of one door; later clients wait in the backlog; 0 is DefaultConns
 }
 
 var _ instance.Doors = Doors{}
@@ -47,11 +49,8 @@ func (d Doors) Open(at netip.AddrPort, connect instance.Connect) (instance.Door,
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	out := &door{
-		ln: ln, connect: connect, log: d.Log, wake: d.Wake,
-		ctx: ctx, cancel: cancel, slots: make(chan struct{}, maxConns),
-	}
-	if out.wake == 0 {
-		out.wake = DefaultWake
+		ln: ln, connect: connect, log: d.Log, wake: cmp.Or(d.Wake, DefaultWake),
+		ctx: ctx, cancel: cancel, slots: make(chan struct{}, cmp.Or(d.Conns, DefaultConns)),
 	}
 	out.conns.Go(out.accept)
 	return out, nil
@@ -67,20 +66,26 @@ func listen(at netip.AddrPort) (*net.TCPListener, error) {
 		}
 	}
 	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+	if err != nil {
+		return nil, listenFault(at, err)
+	}
+	return ln, nil
+}
+
+// listenFault explains why a port cannot be opened.
+func listenFault(at netip.AddrPort, err error) error {
 	switch {
-	case err == nil:
-		return ln, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fault.Wrap(fault.Conflict, syscall.EADDRINUSE, "port %d is taken by another program", at.Port()).
+		return fault.Wrap(fault.Conflict, syscall.EADDRINUSE, "port %d is taken by another program", at.Port()).
 			WithHint("choose another port, or find the program: ss -ltnp 'sport = :%d'", at.Port())
 	case errors.Is(err, syscall.EACCES):
-		return nil, fault.Wrap(fault.Denied, syscall.EACCES, "port %d needs more rights than this user has", at.Port()).
+		return fault.Wrap(fault.Denied, syscall.EACCES, "port %d needs more rights than this user has", at.Port()).
 			WithHint("choose a port from 1024 on")
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fault.Wrap(fault.Invalid, syscall.EADDRNOTAVAIL, "%v is not an address of this host", at.Addr()).
+		return fault.Wrap(fault.Invalid, syscall.EADDRNOTAVAIL, "%v is not an address of this host", at.Addr()).
 			WithHint("see: ip address")
 	}
-	return nil, fault.Wrap(fault.Unavailable, err, "open port %d", at.Port()).By(fault.Host)
+	return fault.Wrap(fault.Unavailable, err, "open port %d", at.Port()).By(fault.Host)
 }
 
 // door is one public port.
@@ -145,29 +150,51 @@ func (d *door) accept() {
 
 // serve joins one client with its guest.
 func (d *door) serve(client *net.TCPConn) {
-	defer client.Close() //nolint:errcheck // both directions have ended
-	ctx, cancel := context.WithCancelCause(d.ctx)
-	defer cancel(nil)
-	waking, done := context.WithTimeoutCause(ctx, d.wake,
-		fault.New(fault.Timeout, "the instance did not wake within %v", d.wake).WithHint("see: aegis instance list"))
-	defer done()
-	early := hear(client, cancel)
-	guest, err := d.connect(waking)
-	early.stop()
+	stop := context.AfterFunc(d.ctx, func() { abort(client) })
+	defer stop()
+	guest, said, err := d.reach(client)
 	if err != nil {
-		d.log.DebugContext(ctx, "connect", logattr.Err(err))
-		if d.ctx.Err() == nil && !apologize(client, early.said, err) {
-			_ = client.SetLinger(0) // a reset: an orderly end would pass for an empty answer
+		d.log.DebugContext(d.ctx, "connect", logattr.Err(err))
+		if len(said) == 0 {
+			said = firstWords(client)
 		}
+		if apologize(client, said, err) {
+			_ = client.Close() // it has been told all there is
+			return
+		}
+		abort(client) // an orderly end would pass for an empty answer
 		return
 	}
-	defer guest.Close() //nolint:errcheck // both directions have ended
-	stop := context.AfterFunc(ctx, func() {
+	end := relay(client, guest, said)
+	switch {
+	case end.answered && end.asked:
+		_ = guest.Close() // both directions have ended
 		_ = client.Close()
-		_ = guest.Close()
-	})
-	defer stop()
-	if !relay(client, guest, early.said) {
-		_ = client.SetLinger(0)
+	case end.answered:
+		guest.Abort()
+		drain(client)
+		_ = client.Close()
+	default:
+		guest.Abort()
+		abort(client)
 	}
+}
+
+// reach connects to the guest of a client, and returns what the client has said
+// meanwhile.
+func (d *door) reach(client *net.TCPConn) (guest instance.GuestConn, said []byte, err error) {
+	ctx, cancel := context.WithCancelCause(d.ctx)
+	defer cancel(nil)
+	ctx, done := context.WithTimeoutCause(ctx, d.wake,
+		fault.New(fault.Timeout, "the instance was not ready within %v", d.wake).WithHint("see: aegis instance list"))
+	defer done()
+	early := hear(client, cancel)
+	guest, err = d.connect(ctx)
+	return guest, early.stop(), err
+}
+
+// abort resets a connection.
+func abort(client *net.TCPConn) {
+	_ = client.SetLinger(0) // fails when it has broken already
+	_ = client.Close()
 }

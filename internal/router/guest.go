@@ -2,6 +2,8 @@ package router
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"time"
@@ -37,8 +39,13 @@ func newGuest() *guest {
 			DisableCompression:  true, // what the client asks for is what the guest is asked for
 			MaxIdleConnsPerHost: maxIdle,
 			IdleConnTimeout:     idleConnFor,
-			WriteBufferSize:     64 << 10,
-			ReadBufferSize:      64 << 10,
+			// A guest may refuse a body before it is sent; one that does not know how is
+			// sent it after this.
+			ExpectContinueTimeout: time.Second,
+			WriteBufferSize:       64 << 10,
+			ReadBufferSize:        64 << 10,
+
+			MaxResponseHeaderBytes: maxHead,
 		}
 	}
 	return g
@@ -52,10 +59,31 @@ func (g *guest) close() {
 // dial connects to the guest that the request in ctx is for. What it makes belongs to
 // the transport of that guest alone.
 func dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	p := ctx.Value(passageKey{}).(*passage) //nolint:forcetypeassert // every request has one
+	p := passageOf(ctx)
 	ctx, cancel := context.WithTimeoutCause(ctx, DefaultWake, fault.New(fault.Timeout, "port %d did not answer within %v", p.port, DefaultWake))
 	defer cancel()
-	return p.awake.Dial(ctx, p.port)
+	c, err := p.awake.Dial(ctx, p.port)
+	if err != nil {
+		return nil, unreachable{err}
+	}
+	return c, nil
+}
+
+// unreachable says that there was no connection to a guest.
+type unreachable struct{ error }
+
+// Unwrap lets the reason be found.
+func (u unreachable) Unwrap() error { return u.error }
+
+// errBrokeOff says that a program hung up, or did not speak HTTP.
+var errBrokeOff = errors.New("the program broke off")
+
+// ofGuest explains an error between the router and a guest.
+func ofGuest(err error) error {
+	if u, ok := errors.AsType[unreachable](err); ok {
+		return u.error
+	}
+	return fault.Wrap(fault.Unavailable, fmt.Errorf("%w: %w", errBrokeOff, err), "").By(fault.Program)
 }
 
 // transport sends a request to its guest, in the version of HTTP in which it came.
@@ -63,7 +91,7 @@ type transport struct{}
 
 // RoundTrip implements http.RoundTripper.
 func (transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	p := r.Context().Value(passageKey{}).(*passage) //nolint:forcetypeassert // every request has one
+	p := passageOf(r.Context())
 	if r.ProtoMajor == 2 {
 		return p.guest.http2.RoundTrip(r)
 	}

@@ -1,7 +1,7 @@
 package router
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -11,85 +11,95 @@ import (
 	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
-// maxEarly is how much of what a client says before it is connected is kept; more
-// waits in its socket.
-const maxEarly = 16 << 10
-
 var past = time.Unix(1, 0)
 
-// early hears a client that is not connected to its guest yet: so one that has gone is
-// noticed. One that has only closed its writing half has not gone.
-type early struct {
-	conn net.Conn
-	said []byte
-	done chan struct{}
+// outcome tells how a relay ended.
+type outcome struct {
+	// answered says that the client has everything that the guest had to say.
+	answered bool
+	// asked says that the guest has everything that the client had to say.
+	asked bool
 }
-
-var errClientLeft = errors.New("the client left")
-
-// hear begins to read; left is called if the client resets the connection.
-func hear(conn net.Conn, left func(error)) *early {
-	e := &early{conn: conn, done: make(chan struct{})}
-	go func() {
-		defer close(e.done)
-		buf := make([]byte, maxEarly)
-		for len(e.said) < maxEarly {
-			n, err := conn.Read(buf[len(e.said):])
-			e.said = buf[:len(e.said)+n]
-			if err != nil {
-				if ne, ok := errors.AsType[net.Error](err); !errors.Is(err, io.EOF) && (!ok || !ne.Timeout()) {
-					left(errClientLeft)
-				}
-				return
-			}
-		}
-	}()
-	return e
-}
-
-// stop ends the reading; said is what was read.
-func (e *early) stop() {
-	_ = e.conn.SetReadDeadline(past)
-	<-e.done
-	_ = e.conn.SetReadDeadline(time.Time{}) // fails only where reading will
-}
-
-// copyBuffers are reused: a relay needs two, and lives as long as its client likes.
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
 // relay copies both ways, what the client has said first, until both directions have
-// ended. It reports whether both ended in good order.
-func relay(client, guest instance.GuestConn, said []byte) bool {
-	ok := make(chan bool, 1)
+// ended.
+//
+// A side that ends its direction has that passed on, and still gets its answer. A side
+// that breaks ends both; a side that only takes no more, as a server does that refuses
+// an upload, still has passed on what it said.
+func relay(client *net.TCPConn, guest instance.GuestConn, said []byte) outcome {
+	over, end := context.WithCancel(context.Background())
+	asked := make(chan bool, 1)
 	go func() {
-		var from io.Reader = client
-		if len(said) > 0 {
-			from = io.MultiReader(bytes.NewReader(said), client)
+		ok := pass(guest, client, said)
+		if ok && leaves(over, client) {
+			_ = guest.SetDeadline(past) // nobody waits for the answer
+			ok = false
 		}
-		ok <- pass(guest, from, client)
+		asked <- ok
 	}()
-	answered := pass(client, guest, guest)
-	return <-ok && answered
+	answered := pass(client, guest, nil)
+	end()
+	return outcome{answered: answered, asked: <-asked}
 }
 
-// pass copies from one end to the other and passes the half-close on. When that fails
-// both ends are of no use any more.
-func pass(to instance.GuestConn, from io.Reader, fromConn net.Conn) bool {
-	buf := copyBuffers.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
-	_, err := io.CopyBuffer(onlyWriter{to}, onlyReader{from}, *buf)
-	copyBuffers.Put(buf)
-	if err == nil {
-		err = to.CloseWrite()
-	}
-	if err != nil {
-		_ = fromConn.SetDeadline(past) // frees the other direction
-		_ = to.SetDeadline(past)
-	}
-	return err == nil
+// halfConn is what a direction of a relay needs of its ends.
+type halfConn interface {
+	net.Conn
+	CloseWrite() error
 }
 
-// They hide ReadFrom and WriteTo, which would allocate buffers of their own.
-type (
-	onlyWriter struct{ io.Writer }
-	onlyReader struct{ io.Reader }
-)
+const bufferSize = 64 << 10
+
+// buffers are reused: a relay needs two, and lives as long as its client likes. It is
+// the httputil.BufferPool of Front.
+var buffers bufferPool
+
+type bufferPool struct{ pool sync.Pool }
+
+func (p *bufferPool) Get() []byte {
+	if b, ok := p.pool.Get().(*[bufferSize]byte); ok {
+		return b[:]
+	}
+	return make([]byte, bufferSize)
+}
+
+func (p *bufferPool) Put(b []byte) { p.pool.Put((*[bufferSize]byte)(b)) }
+
+// pass writes said and then what it reads from one end to the other, until the first
+// ends its direction; that is passed on. It reports whether it got so far.
+func pass(to, from halfConn, said []byte) bool {
+	if len(said) > 0 {
+		if _, err := to.Write(said); err != nil {
+			return false
+		}
+	}
+	buf := buffers.Get()
+	defer buffers.Put(buf)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return false // what to has said before may still be read: the other direction ends by itself
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			_ = to.CloseWrite() // it may have broken by now, which the other direction sees
+			return true
+		case err != nil:
+			_ = to.SetDeadline(past) // from is gone: frees the other direction
+			return false
+		}
+	}
+}
+
+// leaves waits until a client that has ended its direction is gone altogether, and
+// reports false when ctx ends first. A client that is closed says so only when its
+// system is asked, which TCP's keepalive does: without this, one that went from a
+// silent guest would hold it awake for ever.
+func leaves(ctx context.Context, client *net.TCPConn) bool {
+	stop := context.AfterFunc(ctx, func() { _ = client.SetReadDeadline(past) })
+	defer stop()
+	return awaitReset(client)
+}

@@ -18,17 +18,30 @@ const InstanceHeader = "X-Aegis-Instance"
 
 // local refuses requests under a name that is not this host's, and from pages of sites
 // that are not: a web site whose name suddenly means 127.0.0.1 must not reach an
-// instance.
+// instance, and no other must wake one.
 func local(r *http.Request) error {
-	if !isLocal(r.Host) {
+	if r.Host != "" && !isLocal(r.Host) { // HTTP/1.0 may do without; browsers do not
 		return fault.New(fault.Denied, "%q is not a name of this host", r.Host).
 			WithHint("ask for HANDLE.localhost, or for 127.0.0.1 with the header " + InstanceHeader)
 	}
-	for _, origin := range r.Header.Values("Origin") {
-		if u, err := url.Parse(origin); err != nil || !isLocal(u.Host) {
-			return fault.New(fault.Denied, "pages of %q may not ask instances", origin).
+	for _, page := range pagesOf(r) {
+		if u, err := url.Parse(page); err != nil || !isLocal(u.Host) {
+			return fault.New(fault.Denied, "pages of %q may not ask instances", page).
 				WithHint("a public port takes them: aegis instance expose")
 		}
+	}
+	return nil
+}
+
+// pagesOf returns the origin of the page that makes a request, as far as browsers tell.
+// Links are followed from anywhere.
+func pagesOf(r *http.Request) []string {
+	h := r.Header
+	if from := h.Values("Origin"); len(from) > 0 {
+		return from
+	}
+	if h.Get("Sec-Fetch-Site") == "cross-site" && h.Get("Sec-Fetch-Mode") != "navigate" {
+		return []string{h.Get("Referer")} // of images and scripts, which have no Origin
 	}
 	return nil
 }

@@ -1,0 +1,84 @@
+package instance
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
+)
+
+// Networks makes the host's ends of VMs' networks. Package netstack implements it.
+type Networks interface {
+	// Open makes the network of one machine. tell is called with lines for the
+	// instance's log, such as what the guest was denied; it may take its time.
+	Open(id ID, spec Spec, tell func(line string)) (Network, error)
+}
+
+// Network is the host's end of one machine's network.
+type Network interface {
+	// Attach joins the network card of a machine: conn is what its AttachNetwork
+	// returned, and belongs to the Network from here on.
+	Attach(conn net.Conn)
+
+	// Dial connects to a port of the guest. An error is a syscall.ECONNREFUSED when
+	// nothing listens there. The connection has CloseWrite, and its Close waits for
+	// nobody. It may have Abort() too, which is a Close that the program in the guest
+	// sees as a reset.
+	Dial(ctx context.Context, port uint16) (net.Conn, error)
+
+	// Listen listens on a port of the gateway, for the guest.
+	Listen(port uint16) (net.Listener, error)
+
+	// Close ends the network with all its connections, and waits for what it started.
+	// A Dial after it fails.
+	Close() error
+}
+
+// plug gives the run's machine its network, which ends with the machine.
+func (a *actor) plug(ctx context.Context, l *live) error {
+	if a.world.Networks == nil {
+		return nil
+	}
+	n, err := a.world.Networks.Open(a.id, a.spec, func(line string) { a.remark("%s", line) })
+	if err != nil {
+		return fmt.Errorf("network of %s: %w", a.id, err)
+	}
+	b := l.current()
+	l.equip(b, n)
+	a.ops.Go(func() {
+		select {
+		case <-b.over:
+		case <-a.left:
+		}
+		_ = n.Close() // its connections end with the machine anyway
+	})
+	conn, err := b.machine.AttachNetwork(ctx)
+	if err != nil {
+		return fmt.Errorf("network of %s: %w", a.id, err)
+	}
+	n.Attach(conn)
+	return nil
+}
+
+// equip gives a machine of the run its network.
+func (l *live) equip(b *body, n Network) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b.network = n
+}
+
+// network returns the network of the run's machine.
+func (l *live) network() (Network, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.body == nil:
+		return nil, ErrSuperseded // it was put to sleep
+	case l.body.network == nil:
+		return nil, errNoNetwork
+	}
+	return l.body.network, nil
+}
+
+var errNoNetwork = fault.New(fault.Unavailable, "the VM has no network")

@@ -1,0 +1,592 @@
+package router
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/instance"
+)
+
+// get asks for a page and reads the answer.
+func (f *front) get(t testing.TB, url string, header ...string) (*http.Response, string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	must(t, err)
+	for _, h := range header {
+		name, value, _ := strings.Cut(h, ": ")
+		r.Header.Add(name, value)
+	}
+	res, err := f.http.Do(r)
+	must(t, err)
+	defer res.Body.Close() //nolint:errcheck // it is read to its end
+	body, err := io.ReadAll(res.Body)
+	must(t, err)
+	return res, string(body)
+}
+
+func TestFrontErrors(t *testing.T) {
+	exhausted := fault.New(fault.Exhausted, "no <memory>").WithHint("stop something")
+	for name, c := range map[string]struct {
+		url    string
+		set    func(*stubInstances)
+		status int
+		says   string
+	}{
+		"unknown":      {"http://nobody.localhost/", nil, 404, "there is no instance"},
+		"not exposed":  {"http://81-web.localhost/", nil, 404, "not exposed"},
+		"foreign name": {"http://evil.com/", nil, 403, "evil.com"},
+		"asleep":       {"http://web.localhost/", func(s *stubInstances) { s.wakeErr = exhausted }, 503, "memory"},
+		"disabled": {"http://web.localhost/", func(s *stubInstances) {
+			s.wakeErr = fault.Wrap(fault.Conflict, instance.ErrDisabled, "web").WithHint("start it")
+		}, 503, "disabled"},
+		"program missing": {"http://web.localhost/", func(s *stubInstances) {
+			s.wakeErr = fault.New(fault.NotFound, "no-such: command not found").By(fault.Program)
+		}, 503, "command not found"},
+		"deleted meanwhile": {"http://web.localhost/", func(s *stubInstances) {
+			s.wakeErr = fault.Wrap(fault.NotFound, instance.ErrDeleted, "web")
+		}, 404, "deleted"},
+		"nothing listens": {"http://82-web.localhost/", nil, 502, "nothing listens on port 82"},
+		"no HTTP":         {"http://83-web.localhost/", nil, 502, "the program broke off"},
+		"hangs up":        {"http://84-web.localhost/", nil, 502, "the program broke off"},
+		"never wakes":     {"http://web.localhost/", func(s *stubInstances) { s.hang = true }, 503, "did not wake within 50ms"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &stubInstances{programs: map[uint16]string{
+				80: site(t, func(http.ResponseWriter, *http.Request) {}),
+				83: program(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, "220 smtp.example\r\n") }),
+				84: program(t, func(c *net.TCPConn) { _, _ = c.Read(make([]byte, 1000)) }),
+			}}
+			s.add("web", http80(80), http80(82), http80(83), http80(84))
+			if c.set != nil {
+				c.set(s)
+			}
+			f := newTestFront(t, s)
+			f.wake = 50 * time.Millisecond
+			res, body := f.get(t, c.url)
+			var said api.Error
+			if err := json.Unmarshal([]byte(body), &said); err != nil || !strings.Contains(said.Error, c.says) {
+				t.Errorf("%q, %v", body, err)
+			}
+			page, html := f.get(t, c.url, "Accept: text/html,application/xhtml+xml,*/*;q=0.8")
+			if !strings.Contains(html, "<!doctype html>") || strings.Contains(html, "<memory>") || !strings.HasPrefix(page.Header.Get("Content-Type"), "text/html") {
+				t.Errorf("%q", html)
+			}
+			retry := ""
+			if c.status == http.StatusServiceUnavailable {
+				retry = "3"
+			}
+			for _, r := range []*http.Response{res, page} {
+				if r.StatusCode != c.status || r.Header.Get("Retry-After") != retry || r.Header.Get("Cache-Control") != "no-store" {
+					t.Errorf("%s, %v", r.Status, r.Header)
+				}
+			}
+			f.settle(t)
+		})
+	}
+}
+
+// TestFrontPassesOn looks at what a guest is asked, and at what its answer looks like.
+func TestFrontPassesOn(t *testing.T) {
+	asked := make(chan string, 1)
+	answer := "HTTP/1.1 299 Sure\r\nx-odd_NAME: 1\r\nX-Twice: a\r\nX-Twice: b\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 6\r\n\r\n<html>"
+	s := &stubInstances{programs: map[uint16]string{80: program(t, func(c *net.TCPConn) {
+		b := bufio.NewReader(c)
+		head := ""
+		for !strings.HasSuffix(head, "\r\n\r\n") {
+			line, err := b.ReadString('\n')
+			if err != nil {
+				return
+			}
+			head += line
+		}
+		asked <- head
+		_, _ = io.WriteString(c, answer)
+	})}}
+	s.add("web", http80(80))
+	f := newTestFront(t, s)
+	for _, c := range []struct{ say, want []string }{
+		{
+			[]string{
+				"GET /a%2Fb//c/../d?x=1;y=%zz&z HTTP/1.1", "Host: Web.localhost:8099", "x-Mixed_case: One", "X-Twice: a", "X-Twice: b",
+				"X-Forwarded-For: 10.1.1.1", "Accept-Encoding: br", "TE: trailers", "Cookie: a=1", "X-Aegis-Instance: web", "Connection: close",
+			},
+			[]string{
+				"GET /a%2Fb//c/../d?x=1;y=%zz&z HTTP/1.1\r\n", "\r\nHost: Web.localhost:8099\r\n", "\r\nX-Mixed_case: One\r\n", "\r\nX-Twice: a\r\nX-Twice: b\r\n",
+				"\r\nX-Forwarded-For: 10.1.1.1, 127.0.0.1\r\n", "\r\nX-Forwarded-Host: Web.localhost:8099\r\n", "\r\nX-Forwarded-Proto: http\r\n",
+				"\r\nAccept-Encoding: br\r\n", "\r\nTe: trailers\r\n", "\r\nCookie: a=1\r\n",
+			},
+		},
+		{
+			[]string{"OPTIONS * HTTP/1.1", "Host: web.localhost", "Connection: close"},
+			[]string{"OPTIONS * HTTP/1.1\r\n", "\r\nX-Forwarded-For: 127.0.0.1\r\n"},
+		},
+		{
+			[]string{"GET / HTTP/1.1", "Host: web.localhost", "Upgrade: websocket", "Connection: Upgrade", "sec-websocket-key: k", "Sec-WebSocket-Version: 13"},
+			[]string{"\r\nConnection: Upgrade\r\n", "\r\nUpgrade: websocket\r\n", "\r\nSec-WebSocket-Key: k\r\n", "\r\nSec-WebSocket-Version: 13\r\n"},
+		},
+		{
+			[]string{"GET http://web.localhost/as-a-proxy HTTP/1.1", "Host: other", "Connection: close"},
+			[]string{"GET /as-a-proxy HTTP/1.1\r\n", "\r\nHost: web.localhost\r\n"},
+		},
+		{
+			[]string{"GET /old HTTP/1.0"},
+			[]string{"GET /old HTTP/1.1\r\n"},
+		},
+	} {
+		conn, err := net.Dial("tcp", f.addr)
+		must(t, err)
+		_ = conn.SetDeadline(time.Now().Add(limit))
+		_, err = io.WriteString(conn, strings.Join(c.say, "\r\n")+"\r\n\r\n")
+		must(t, err)
+		head := wait(t, asked)
+		for _, want := range c.want {
+			if !strings.Contains(head, want) {
+				t.Errorf("%q: the guest was asked %q, not %q", c.say[0], head, want)
+			}
+		}
+		if strings.Contains(head, "User-Agent") {
+			t.Errorf("the guest was told of a client that did not say what it is: %q", head)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		must(t, err)
+		body := make([]byte, 6)
+		_, err = io.ReadFull(res.Body, body)
+		must(t, err)
+		if res.StatusCode != 299 || res.Header.Get("X-Odd_name") != "1" || !slices.Equal(res.Header["X-Twice"], []string{"a", "b"}) || len(res.Cookies()) != 2 {
+			t.Errorf("%s %v", res.Status, res.Header)
+		}
+		if guess, ok := res.Header["Content-Type"]; ok {
+			t.Errorf("Content-Type was guessed: %q", guess)
+		}
+		must(t, conn.Close())
+	}
+	f.settle(t)
+}
+
+// TestFrontInformational passes on what comes before an answer.
+func TestFrontInformational(t *testing.T) {
+	f := serving(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Link", "</style.css>")
+		w.WriteHeader(http.StatusEarlyHints)
+		body, err := io.ReadAll(r.Body) // asks for it, with 100
+		must(t, err)
+		w.Header().Set("Content-Type", "text/x-own")
+		fmt.Fprintf(w, "%d", len(body))
+	})
+	conn, err := net.Dial("tcp", f.addr)
+	must(t, err)
+	defer conn.Close() //nolint:errcheck // a test's
+	_ = conn.SetDeadline(time.Now().Add(limit))
+	fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: web.localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+	b := bufio.NewReader(conn)
+	statuses := func() (seen []int) {
+		for {
+			res, err := http.ReadResponse(b, nil)
+			must(t, err)
+			seen = append(seen, res.StatusCode)
+			if res.StatusCode == http.StatusContinue {
+				_, err = io.WriteString(conn, "hello") // nobody has asked for it before
+				must(t, err)
+			}
+			if res.StatusCode >= http.StatusOK {
+				body, err := io.ReadAll(res.Body)
+				if err != nil || string(body) != "5" || res.Header.Get("Content-Type") != "text/x-own" {
+					t.Errorf("%q, %v, %v", body, res.Header, err)
+				}
+				return seen
+			}
+		}
+	}()
+	if !slices.Contains(statuses, http.StatusEarlyHints) || !slices.Contains(statuses, http.StatusContinue) {
+		t.Errorf("the client was answered %v", statuses)
+	}
+}
+
+// TestEvents reads each event before the next is sent.
+func TestEvents(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprint("http2=", http2), func(t *testing.T) {
+			more := make(chan bool)
+			f := serving(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "text/event-stream")
+				w.WriteHeader(http.StatusOK)
+				must(t, http.NewResponseController(w).Flush())
+				for range more {
+					fmt.Fprint(w, "data: x\n\n")
+					must(t, http.NewResponseController(w).Flush())
+				}
+			})
+			c := f.client(http2)
+			defer c.CloseIdleConnections()
+			res, err := c.Get("http://web.localhost/events") // before the first event
+			must(t, err)
+			defer res.Body.Close() //nolint:errcheck // a test's
+			for range 20 {
+				more <- true
+				got := make([]byte, 9)
+				if _, err := io.ReadFull(res.Body, got); err != nil || string(got) != "data: x\n\n" {
+					t.Errorf("%q, %v", got, err)
+				}
+				if n := f.stub.held.Load(); n != 1 {
+					t.Errorf("%d holds during a stream", n)
+				}
+			}
+			close(more)
+			if rest, err := io.ReadAll(res.Body); err != nil || len(rest) != 0 {
+				t.Errorf("%q, %v", rest, err)
+			}
+			if n := f.settle(t); n != 1 {
+				t.Errorf("released %d times", n)
+			}
+		})
+	}
+}
+
+// TestBothWays talks through the bodies of one request and its answer, by turns.
+func TestBothWays(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprint("http2=", http2), func(t *testing.T) {
+			f := serving(t, func(w http.ResponseWriter, r *http.Request) {
+				rc := http.NewResponseController(w)
+				_ = rc.EnableFullDuplex() // HTTP/2 has it
+				w.Header().Set("Trailer", "Grpc-Status")
+				w.WriteHeader(http.StatusOK)
+				must(t, rc.Flush())
+				buf := make([]byte, 100)
+				for {
+					n, err := r.Body.Read(buf)
+					_, _ = w.Write(bytes.ToUpper(buf[:n]))
+					_ = rc.Flush()
+					if err != nil {
+						break
+					}
+				}
+				w.Header().Set("Grpc-Status", "0")
+				w.Header().Set(http.TrailerPrefix+"Grpc-Message", fmt.Sprint(r.Proto))
+			})
+			c := f.client(http2)
+			defer c.CloseIdleConnections()
+			body, say := io.Pipe()
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://web.localhost/", body)
+			must(t, err)
+			r.Header.Set("Te", "trailers")
+			res, err := c.Do(r) // its body goes on
+			must(t, err)
+			defer res.Body.Close() //nolint:errcheck // a test's
+			for i := range 50 {
+				_, err := fmt.Fprintf(say, "turn %03d", i)
+				must(t, err)
+				got := make([]byte, 8)
+				if _, err := io.ReadFull(res.Body, got); err != nil || string(got) != fmt.Sprintf("TURN %03d", i) {
+					t.Fatalf("turn %d: %q, %v", i, got, err)
+				}
+			}
+			must(t, say.Close())
+			if rest, err := io.ReadAll(res.Body); err != nil || len(rest) != 0 {
+				t.Errorf("%q, %v", rest, err)
+			}
+			want := "HTTP/1.1"
+			if http2 {
+				want = "HTTP/2.0"
+			}
+			if res.Trailer.Get("Grpc-Status") != "0" || res.Trailer.Get("Grpc-Message") != want {
+				t.Errorf("trailers %v", res.Trailer)
+			}
+			f.settle(t)
+		})
+	}
+}
+
+// TestTrailersOnly is how a gRPC server refuses: no body, and the status behind it.
+func TestTrailersOnly(t *testing.T) {
+	f := serving(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set(http.TrailerPrefix+"Grpc-Status", "12")
+	})
+	c := f.client(true)
+	defer c.CloseIdleConnections()
+	res, err := c.Post("http://web.localhost/", "application/grpc", strings.NewReader("\x00\x00\x00\x00\x00"))
+	must(t, err)
+	body, err := io.ReadAll(res.Body)
+	must(t, errors.Join(err, res.Body.Close()))
+	if len(body) != 0 || res.Trailer.Get("Grpc-Status") != "12" || res.Header.Get("Content-Type") != "application/grpc" {
+		t.Errorf("%q, %v, %v", body, res.Header, res.Trailer)
+	}
+}
+
+// TestBodies sends and gets much, in both versions of HTTP.
+func TestBodies(t *testing.T) {
+	large := noise(6 << 20)
+	sum := sha256.Sum256(large)
+	for _, http2 := range []bool{false, true} {
+		for _, length := range []bool{false, true} {
+			t.Run(fmt.Sprint("http2=", http2, ",length=", length), func(t *testing.T) {
+				f := serving(t, func(w http.ResponseWriter, r *http.Request) {
+					h := sha256.New()
+					_, err := io.Copy(h, r.Body)
+					if err != nil || !bytes.Equal(h.Sum(nil), sum[:]) {
+						t.Errorf("upload: %v", err)
+					}
+					if known := r.ContentLength == int64(len(large)); known != length {
+						t.Errorf("length %d", r.ContentLength)
+					}
+					if length {
+						w.Header().Set("Content-Length", fmt.Sprint(len(large)))
+					}
+					_, _ = w.Write(large)
+				})
+				c := f.client(http2)
+				defer c.CloseIdleConnections()
+				var body io.Reader = bytes.NewReader(large)
+				if !length {
+					body = io.MultiReader(body)
+				}
+				res, err := c.Post("http://web.localhost/", "application/octet-stream", body)
+				must(t, err)
+				h := sha256.New()
+				_, err = io.Copy(h, res.Body)
+				if err = errors.Join(err, res.Body.Close()); err != nil || !bytes.Equal(h.Sum(nil), sum[:]) {
+					t.Errorf("download: %v", err)
+				}
+				if known := res.ContentLength == int64(len(large)); known != length {
+					t.Errorf("length %d", res.ContentLength)
+				}
+			})
+		}
+	}
+}
+
+// TestReuse has requests share connections to the guest, as far as they can.
+func TestReuse(t *testing.T) {
+	var proto sync.Map
+	f := serving(t, func(_ http.ResponseWriter, r *http.Request) { proto.Store(r.Proto, true) })
+	h2 := f.client(true)
+	defer h2.CloseIdleConnections()
+	for range 20 {
+		res, _ := f.get(t, "http://web.localhost/")
+		if res.StatusCode != http.StatusOK {
+			t.Error(res.Status)
+		}
+		res, err := h2.Get("http://web.localhost/")
+		must(t, err)
+		must(t, res.Body.Close())
+	}
+	if n := f.stub.dials.Load(); n != 2 {
+		t.Errorf("%d connections to the guest, want one for each version of HTTP", n)
+	}
+	if n := f.settle(t); n != 40 {
+		t.Errorf("held %d times", n)
+	}
+	for _, want := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		if _, ok := proto.Load(want); !ok {
+			t.Errorf("the guest never spoke %s", want)
+		}
+	}
+	// Another instance has connections of its own, though its port is the same.
+	f.stub.add("other", http80(80))
+	f.get(t, "http://other.localhost/")
+	if n := f.stub.dials.Load(); n != 3 {
+		t.Errorf("%d connections", n)
+	}
+	// What is kept of an instance goes with it, when there is another.
+	f.stub.mu.Lock()
+	f.stub.views = f.stub.views[1:]
+	f.stub.mu.Unlock()
+	f.stub.add("third", http80(80))
+	f.get(t, "http://third.localhost/")
+	if n := len(f.guests); n != 2 {
+		t.Errorf("%d instances are known", n)
+	}
+}
+
+// TestStaleConnections has a guest close what is kept for later, as servers do.
+func TestStaleConnections(t *testing.T) {
+	s := &stubInstances{programs: map[uint16]string{80: program(t, func(c *net.TCPConn) {
+		_, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	})}}
+	s.add("web", http80(80))
+	f := newTestFront(t, s)
+	for range 50 {
+		if res, body := f.get(t, "http://web.localhost/"); res.StatusCode != http.StatusOK {
+			t.Errorf("%s %s", res.Status, body)
+		}
+	}
+}
+
+// TestClientGoes leaves requests in the middle: the guest is told, and let go once.
+func TestClientGoes(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		for _, when := range []string{"waiting", "reading", "sending"} {
+			t.Run(fmt.Sprint("http2=", http2, ",", when), func(t *testing.T) {
+				began, ended := make(chan bool, 1), make(chan struct{})
+				f := serving(t, func(w http.ResponseWriter, r *http.Request) {
+					defer close(ended)
+					if when == "reading" {
+						_, _ = w.Write([]byte("x"))
+						_ = http.NewResponseController(w).Flush()
+					}
+					began <- true
+					if when == "sending" {
+						_, _ = io.Copy(io.Discard, r.Body)
+					} else {
+						<-r.Context().Done()
+					}
+				})
+				c := f.client(http2)
+				defer c.CloseIdleConnections()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var body io.Reader = http.NoBody
+				over := func() {}
+				if when == "sending" {
+					pipe, say := io.Pipe()
+					over = func() { _ = say.Close() }
+					go func() { _, _ = say.Write([]byte("x")) }()
+					body = pipe
+				}
+				r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://web.localhost/", body)
+				must(t, err)
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					res, err := c.Do(r)
+					if err == nil {
+						_, _ = io.Copy(io.Discard, res.Body)
+						_ = res.Body.Close()
+					}
+				}()
+				wait(t, began)
+				if n := f.stub.held.Load(); n != 1 {
+					t.Errorf("%d holds", n)
+				}
+				cancel()
+				wait(t, ended)
+				over()
+				wait(t, done)
+				if n := f.settle(t); n != 1 {
+					t.Errorf("released %d times", n)
+				}
+			})
+		}
+	}
+}
+
+// TestAnswerBreaksOff has a guest end in the middle of its answer: the client must not
+// take what it has for all.
+func TestAnswerBreaksOff(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprint("http2=", http2), func(t *testing.T) {
+			f := serving(t, func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = w.Write(make([]byte, 100<<10))
+				_ = http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			})
+			c := f.client(http2)
+			defer c.CloseIdleConnections()
+			res, err := c.Get("http://web.localhost/")
+			must(t, err)
+			defer res.Body.Close() //nolint:errcheck // a test's
+			if n, err := io.Copy(io.Discard, res.Body); err == nil {
+				t.Errorf("%d bytes that look like all", n)
+			}
+			f.settle(t)
+		})
+	}
+}
+
+func TestFrontMany(t *testing.T) {
+	all := make(chan struct{})
+	var once sync.Once
+	var mu sync.Mutex
+	n := 0
+	f := serving(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		if n++; n == 500 {
+			once.Do(func() { close(all) })
+		}
+		mu.Unlock()
+		<-all // all are there at once
+		fmt.Fprint(w, r.URL.Path)
+	})
+	var wg sync.WaitGroup
+	for i := range 500 {
+		wg.Go(func() {
+			res, body := f.get(t, fmt.Sprintf("http://web.localhost/%d", i))
+			if res.StatusCode != http.StatusOK || body != fmt.Sprintf("/%d", i) {
+				t.Errorf("%s %q", res.Status, body)
+			}
+		})
+	}
+	wg.Wait()
+	if n := f.settle(t); n != 500 {
+		t.Errorf("held %d times", n)
+	}
+}
+
+func TestFrontLeavesNothing(t *testing.T) {
+	f := serving(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "x") })
+	times := 10000
+	if testing.Short() {
+		times = 500
+	}
+	noGrowth(t, times, func() { f.get(t, "http://web.localhost/") })
+	if n := f.stub.dials.Load(); n != 1 {
+		t.Errorf("%d connections to the guest", n)
+	}
+}
+
+// TestFrontCloses closes a router that is in the middle of all sorts of things.
+func TestFrontCloses(t *testing.T) {
+	began := make(chan bool, 3)
+	f := serving(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		began <- true
+		<-r.Context().Done()
+	})
+	var wg sync.WaitGroup
+	for _, http2 := range []bool{false, true} {
+		c := f.client(http2)
+		defer c.CloseIdleConnections()
+		wg.Go(func() {
+			res, err := c.Get("http://web.localhost/")
+			if err != nil {
+				return
+			}
+			defer res.Body.Close() //nolint:errcheck // a test's
+			if _, err := io.Copy(io.Discard, res.Body); err == nil {
+				t.Error("an answer that was broken off looks complete")
+			}
+		})
+		wait(t, began)
+	}
+	must(t, f.Close())
+	if n := f.stub.held.Load(); n != 0 {
+		t.Errorf("%d requests go on behind Close", n)
+	}
+	wg.Wait()
+	if _, err := net.Dial("tcp", f.addr); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
