@@ -368,7 +368,11 @@ func (g *stubGuest) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := g.w.nets.dial(ctx, g.m.dir, uint16(port), true)
+	dir, err := g.dir(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := g.w.nets.dial(ctx, dir, uint16(port), true)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		err = fault.Wrap(fault.Unavailable, err, "dial %s", addr)
 	}
@@ -396,6 +400,26 @@ func (g *stubGuest) move(m *stubMachine) {
 	g.m = m
 	close(g.moved)
 	g.moved = make(chan struct{})
+}
+
+// dir waits until the guest has a machine, as requests over a link do, and returns
+// its folder.
+func (g *stubGuest) dir(ctx context.Context) (string, error) {
+	for {
+		g.mu.Lock()
+		m, moved := g.m, g.moved
+		g.mu.Unlock()
+		if m != nil {
+			return m.dir, nil
+		}
+		select {
+		case <-moved:
+		case <-g.shut:
+			return "", net.ErrClosed
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		}
+	}
 }
 
 // over returns what is closed when the machine ends, nil while there is none, and what
