@@ -11,7 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -87,6 +89,9 @@ func (c *Client) exchange(ctx context.Context, method, path string, in, out any)
 func request(ctx context.Context, method, path string, in any) (*http.Request, error) {
 	var body io.Reader
 	if in != nil {
+		if err := checkText(reflect.ValueOf(in)); err != nil {
+			return nil, err
+		}
 		b, err := json.Marshal(in)
 		if err != nil {
 			return nil, fmt.Errorf("encode a request: %w", err)
@@ -99,6 +104,37 @@ func request(ctx context.Context, method, path string, in any) (*http.Request, e
 	}
 	req.Header.Set("Content-Type", "application/json")
 	return req, nil
+}
+
+// checkText refuses strings that are not UTF-8: JSON has no place for them, and the
+// program would get others in their stead.
+func checkText(v reflect.Value) error {
+	switch v.Kind() { //nolint:exhaustive // what else requests hold has no strings
+	case reflect.String:
+		if !utf8.ValidString(v.String()) {
+			return fault.New(fault.Invalid, "%q is not UTF-8, and cannot be passed on", v.String()).
+				WithHint("pass it through stdin or a file, or let a shell in the VM make it: printf '\\377'")
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if err := checkText(v.Field(i)); err != nil {
+				return err
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			if err := checkText(v.Index(i)); err != nil {
+				return err
+			}
+		}
+	case reflect.Map:
+		for key, value := range v.Seq2() {
+			if err := errors.Join(checkText(key), checkText(value)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {

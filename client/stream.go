@@ -14,6 +14,7 @@ import (
 	"strconv"
 
 	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/fault"
 )
 
 // LogQuery says which lines of an instance's log to read.
@@ -73,7 +74,7 @@ func lines[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, erro
 				return
 			}
 			if err != nil {
-				yield(none, explain(ctx, err))
+				yield(none, cutOff(ctx, err))
 				return
 			}
 			v, err := decodeLine[T](line)
@@ -82,6 +83,15 @@ func lines[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, erro
 			}
 		}
 	}
+}
+
+// cutOff explains the end of a stream of lines that was not its daemon's wish.
+func cutOff(ctx context.Context, err error) error {
+	if context.Cause(ctx) == nil && isLost(err) {
+		return fault.New(fault.Unavailable, "aegisd ended").
+			By(fault.Host).WithHint("its log tells why; start it again: aegis up")
+	}
+	return explain(ctx, err)
 }
 
 func readLine(in *bufio.Reader) ([]byte, error) {

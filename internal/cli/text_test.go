@@ -71,9 +71,9 @@ func TestTables(t *testing.T) {
 		{ID: "inst-1", Handle: "web", State: "running", Enabled: true, CreatedAt: now.Add(-3 * time.Hour), Command: []string{"serve"}},
 		{ID: "inst-2", Handle: "inst-2", State: "stopped", CreatedAt: now, Command: []string{"sh", "-c", "true"}},
 	}, now)
-	want := `ID      HANDLE  STATE     AGE  COMMAND
-inst-1  web     running   3h   serve
-inst-2  inst-2  disabled  0s   sh -c true
+	want := `ID      HANDLE  KIT  STATUS    STATE    AGE  COMMAND
+inst-1  web     -    enabled   running  3h   serve
+inst-2  inst-2  -    disabled  stopped  0s   sh -c true
 `
 	if got != want {
 		t.Errorf("list:\n%s\nwant:\n%s", got, want)

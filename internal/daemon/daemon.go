@@ -234,6 +234,6 @@ func status(home paths.Home, set *instance.Set, driver vmm.Driver) api.Status {
 		Capabilities: api.Capabilities{
 			Pause: info.Abilities.Pause, Save: info.Abilities.Save, Fork: info.Abilities.Fork,
 		},
-		Instances: set.Len(),
+		Instances: set.Running(),
 	}
 }

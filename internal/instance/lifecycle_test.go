@@ -76,6 +76,38 @@ func TestLifecycle(t *testing.T) {
 	})
 }
 
+// TestNamedAsAnID gives one instance the id of another for a name.
+func TestNamedAsAnID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.runs = 24 * time.Hour
+		s := NewSet(w.world())
+		v := create(t, s, "web")
+		if _, err := s.Run(t.Context(), Spec{Handle: string(v.ID), Command: []string{"x"}}); fault.KindOf(err) != fault.Conflict || !strings.Contains(err.Error(), "web") {
+			t.Errorf("a run of that name: %v", err)
+		}
+		if got, err := s.Get(string(v.ID)); err != nil || got.Spec.Handle != "web" {
+			t.Errorf("the id names %q, %v", got.Spec.Handle, err)
+		}
+		if err := s.Start(t.Context(), "web"); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.Running(); n != 1 {
+			t.Errorf("%d run, want 1", n)
+		}
+		if err := s.Stop(t.Context(), "web"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := s.Running(); n != 0 || s.Len() != 1 {
+			t.Errorf("%d of %d run, want none of one", n, s.Len())
+		}
+		if err := s.Close(t.Context(), false); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newStubWorld()

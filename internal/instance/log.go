@@ -84,7 +84,8 @@ type LogLine struct {
 	Gap bool
 }
 
-// Lines returns lines of an instance's log.
+// Lines returns lines of an instance's log. A follower learns when the Set closes: that
+// is not the end of its instance.
 func (s *Set) Lines(ctx context.Context, ref string, q LogQuery) (iter.Seq2[LogLine, error], error) {
 	a, err := s.find(ref)
 	if err != nil {
@@ -93,5 +94,14 @@ func (s *Set) Lines(ctx context.Context, ref string, q LogQuery) (iter.Seq2[LogL
 	if a.output == nil {
 		return func(func(LogLine, error) bool) {}, nil // of a run: its client has it all
 	}
-	return a.output.Lines(ctx, q), nil
+	return func(yield func(LogLine, error) bool) {
+		for line, err := range a.output.Lines(ctx, q) {
+			if !yield(line, err) || err != nil {
+				return
+			}
+		}
+		if q.Follow && s.isClosing() {
+			yield(LogLine{}, errClosing)
+		}
+	}, nil
 }

@@ -39,6 +39,17 @@ func (s *Set) Len() int {
 	return len(s.actors)
 }
 
+// Running returns how many instances have a machine, or are about to.
+func (s *Set) Running() int {
+	n := 0
+	for _, a := range s.all() {
+		if a.view.Load().State != Stopped {
+			n++
+		}
+	}
+	return n
+}
+
 // List returns all instances, oldest first.
 func (s *Set) List() []View {
 	all := s.all()
@@ -94,6 +105,11 @@ func (s *Set) add(r Record) (*actor, error) {
 	}
 	if owner, ok := s.handles[r.Spec.Handle]; ok {
 		return nil, fault.New(fault.Conflict, "the name %q is taken by %s", r.Spec.Handle, owner).
+			WithHint("choose another --name, or none")
+	}
+	if other, ok := s.actors[ID(r.Spec.Handle)]; ok {
+		// Or whoever means the one by its id would meet the other.
+		return nil, fault.New(fault.Conflict, "the name %q is the id of %s", r.Spec.Handle, other.spec.Handle).
 			WithHint("choose another --name, or none")
 	}
 	a := newActor(r, &s.world)
