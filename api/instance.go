@@ -76,8 +76,9 @@ type InstanceInfo struct {
 	MemoryUsed int64  `json:"memory_used"` // bytes of the host, now
 	DiskUsed   int64  `json:"disk_used"`   // bytes of the host
 	PauseAfter int64  `json:"pause_after_s"`
-	Why        string `json:"why,omitempty"` // why it is stopped
-	Holds      []Hold `json:"holds"`         // what keeps it awake
+	Why        string `json:"why,omitempty"`     // why it is stopped
+	Trouble    string `json:"trouble,omitempty"` // what its VM suffers from this host, and what to do
+	Holds      []Hold `json:"holds"`             // what keeps it awake
 }
 
 // Hold is one reason for an instance to be awake.

@@ -190,6 +190,9 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 	for _, h := range v.Holds {
 		info.Holds = append(info.Holds, api.Hold{Owner: h.Owner, Since: h.Since})
 	}
+	if err := v.Trouble(); err != nil {
+		info.Trouble = err.Error() + "; " + fault.HintOf(err)
+	}
 	info.MemoryUsed, info.DiskUsed = usage(v.Memory), usage(v.DiskUse)
 	s.answer(w, r, http.StatusOK, info)
 	return nil

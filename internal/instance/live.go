@@ -78,6 +78,14 @@ func (l *live) trouble() error {
 	return nil
 }
 
+// suffered is closed when trouble begins to tell of something; nil is never.
+func (l *live) suffered() <-chan struct{} {
+	if m, ok := l.machine.(vmm.Troubled); ok {
+		return m.Suffered()
+	}
+	return nil
+}
+
 // cause tells a person why the machine is gone.
 func (l *live) cause() error {
 	return exitFault(l.exit)
@@ -194,6 +202,9 @@ func (a *actor) follow(ctx context.Context, m vmm.Machine) *live {
 		case <-l.gone:
 		}
 	})
+	if !a.spec.Ephemeral {
+		a.ops.Go(func() { a.tellTrouble(l) })
+	}
 	return l
 }
 

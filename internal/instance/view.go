@@ -17,6 +17,8 @@ type View struct {
 	// Memory and DiskUse measure what the instance takes of the host now.
 	Memory  func() (size.Bytes, error)
 	DiskUse func() (size.Bytes, error)
+	// Trouble tells what its machine has suffered from the host, or nil.
+	Trouble func() error
 }
 
 // HoldView is one reason to be awake.
@@ -51,13 +53,14 @@ func (s State) Wire() string {
 // refresh publishes the actor's state to readers.
 func (a *actor) refresh() {
 	a.record.Enabled = a.snap.Enabled
-	v := &View{Record: a.record, State: a.snap.State, Goal: a.snap.Goal, Memory: noMemory}
+	v := &View{Record: a.record, State: a.snap.State, Goal: a.snap.Goal, Memory: noMemory, Trouble: noTrouble}
 	v.DiskUse = func() (size.Bytes, error) { return a.world.Ground.DiskUse(a.id) }
 	v.Spec.Command = slices.Clone(a.spec.Command)
 	for _, h := range a.granted {
 		v.Holds = append(v.Holds, HoldView{h.owner, h.since})
 	}
 	if l := a.live; l != nil {
+		v.Trouble = func() error { return a.trouble(l) }
 		v.Memory = func() (size.Bytes, error) {
 			u, err := l.machine.Usage()
 			return u.Memory, err
@@ -67,3 +70,5 @@ func (a *actor) refresh() {
 }
 
 func noMemory() (size.Bytes, error) { return 0, nil }
+
+func noTrouble() error { return nil }

@@ -243,7 +243,14 @@ func (m *stubMachine) DialGuest(context.Context) (net.Conn, error) {
 func (m *stubMachine) AttachNetwork(context.Context) (net.Conn, error) {
 	return nil, errors.ErrUnsupported
 }
-func (m *stubMachine) Trouble() error            { return m.w.trouble }
+func (m *stubMachine) Trouble() error { return m.w.trouble }
+func (m *stubMachine) Suffered() <-chan struct{} {
+	c := make(chan struct{})
+	if m.w.trouble != nil {
+		close(c)
+	}
+	return c
+}
 func (m *stubMachine) Usage() (vmm.Usage, error) { return vmm.Usage{}, nil }
 
 // stubGuest runs programs that end after a while.

@@ -26,6 +26,9 @@ type VM struct {
 	paused  bool
 	changed chan struct{} // closed and replaced when paused changes
 	owner   *Machine      // nil while no process has it
+	trouble error
+
+	suffered chan struct{} // closed when trouble is set
 }
 
 func newVM(h *Host, spec vmm.Spec, saved *vmm.Saved, f Faults) *VM {
@@ -33,6 +36,7 @@ func newVM(h *Host, spec vmm.Spec, saved *vmm.Saved, f Faults) *VM {
 		host: h, spec: spec, saved: saved, faults: f,
 		ctl:  newWire(false),
 		stop: make(chan vmm.Exit, 1), ended: make(chan struct{}), changed: make(chan struct{}),
+		suffered: make(chan struct{}),
 	}
 	if spec.Network {
 		v.net = newWire(true)
@@ -48,6 +52,16 @@ func (v *VM) Panic(detail string) { v.end(vmm.Exit{Reason: vmm.Panicked, Detail:
 
 // PowerOff ends the guest in good order.
 func (v *VM) PowerOff() { v.end(vmm.Exit{Reason: vmm.PoweredOff}) }
+
+// Suffer lets the host fail the guest, which goes on. Machine.Trouble tells of err.
+func (v *VM) Suffer(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.trouble == nil {
+		close(v.suffered)
+	}
+	v.trouble = err
+}
 
 // Inject replaces what goes wrong with this machine from now on. Start, StartDelay
 // and the times counted from Start have no effect any more.

@@ -35,6 +35,7 @@ type qmp struct {
 	pending  map[uint64]chan qmpReply
 	shutdown string
 	trouble  error
+	suffered chan struct{} // closed when trouble is set
 }
 
 type qmpReply struct {
@@ -65,7 +66,7 @@ type qmpMessage struct {
 
 // newQMP negotiates on conn, which it owns from here on, also after an error.
 func newQMP(ctx context.Context, conn net.Conn) (*qmp, error) {
-	q := &qmp{conn: conn, done: make(chan struct{}), pending: map[uint64]chan qmpReply{}}
+	q := &qmp{conn: conn, done: make(chan struct{}), pending: map[uint64]chan qmpReply{}, suffered: make(chan struct{})}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // ends the greeting's read
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(make([]byte, 0, 4096), maxQMPLine)
@@ -118,6 +119,9 @@ func (q *qmp) take(m *qmpMessage) {
 	case m.Event == "SHUTDOWN" && q.shutdown == "":
 		q.shutdown = m.Data.Reason
 	case m.Event == "BLOCK_IO_ERROR":
+		if q.trouble == nil {
+			close(q.suffered)
+		}
 		q.trouble = errDisk(m.Data.NoSpace, m.Data.Reason)
 	}
 	if reply, ok := q.pending[m.ID]; ok && m.Event == "" {
