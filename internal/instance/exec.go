@@ -13,7 +13,6 @@ import (
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
-	"github.com/xfeldman/aegisvm/internal/logattr"
 )
 
 // ExecSpec is a command to run in an instance that exists.
@@ -114,9 +113,7 @@ func (x *Exec) Recv() (frame.Frame, error) {
 		x.over.Store(true)
 	case f.Type == frame.Notice: // for the one who asked, not output
 	case x.actor.output != nil:
-		if err := x.actor.output.Exec(x.id, f.Type, f.Payload); err != nil {
-			x.actor.log.Error("store output", logattr.Err(err))
-		}
+		_ = x.actor.output.Exec(x.id, f.Type, f.Payload) // fails when the instance or the daemon ends
 	}
 	return f, nil
 }

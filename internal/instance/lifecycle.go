@@ -45,7 +45,7 @@ func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.output, err = s.world.Logs.Open(a.id); err == nil {
+	if a.output, err = a.openLog(); err == nil {
 		err = s.world.Store.SaveInstance(ctx, a.record)
 	}
 	if err != nil {

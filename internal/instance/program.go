@@ -75,8 +75,7 @@ func (a *actor) pump(ctx context.Context, l *live) {
 			continue
 		}
 		if err := a.output.Program(f.Type, f.Payload, l.program.Offset()); err != nil {
-			// The program goes on; what it wrote is lost, and the log says so if it can.
-			a.log.ErrorContext(ctx, "store output", logattr.Err(err))
+			return // the log is closed: the next daemon goes on with this frame
 		}
 	}
 }
@@ -96,9 +95,7 @@ func (a *actor) remark(format string, args ...any) {
 	if a.output == nil {
 		return
 	}
-	if err := a.output.System(fmt.Sprintf(format, args...)); err != nil {
-		a.log.Error("store remark", logattr.Err(err))
-	}
+	_ = a.output.System(fmt.Sprintf(format, args...)) // fails when the instance or the daemon ends
 }
 
 // remarkNotice writes what a Notice frame says into the instance's log.

@@ -265,7 +265,7 @@ func (s *Set) adopt(ctx context.Context, r Record) error {
 	if err != nil {
 		return err
 	}
-	if a.output, err = s.world.Logs.Open(r.ID); err != nil {
+	if a.output, err = a.openLog(); err != nil {
 		return err
 	}
 	m, err := s.world.Driver.Adopt(ctx, s.world.Ground.Dir(r.ID))
