@@ -51,12 +51,22 @@ func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	return s, c.call(ctx, http.MethodGet, "/v1/status", &s)
 }
 
-// Shutdown makes the daemon stop all instances and end. It returns when that has
-// begun.
-func (c *Client) Shutdown(ctx context.Context) error {
-	var out api.Outcome
-	_, err := c.exchange(ctx, http.MethodPost, "/v1/shutdown", nil, &out)
-	return err
+// Shutdown makes the daemon stop all instances and end. It returns when all have been
+// stopped; the daemon's end is near then. tell is called with what happens to them.
+func (c *Client) Shutdown(ctx context.Context, tell func(api.Event)) error {
+	begun := false
+	for e, err := range lines[api.Event](ctx, c, http.MethodPost, "/v1/shutdown") {
+		switch {
+		case err != nil && !begun:
+			return err
+		case err != nil: // it has ended before it said so
+			return context.Cause(ctx)
+		case begun: // the first line says only that it begins
+			tell(e)
+		}
+		begun = true
+	}
+	return context.Cause(ctx)
 }
 
 // call makes a request without a body and decodes the answer into out.

@@ -36,13 +36,13 @@ func (c *Client) Logs(ctx context.Context, ref string, q LogQuery) iter.Seq2[api
 	if q.ExecID != "" {
 		v.Set("exec_id", q.ExecID)
 	}
-	return lines[api.LogEntry](ctx, c, at(ref, "/logs?"+v.Encode()))
+	return lines[api.LogEntry](ctx, c, http.MethodGet, at(ref, "/logs?"+v.Encode()))
 }
 
 // Events returns the changes of state of all instances from now on, until ctx or the
 // daemon ends.
 func (c *Client) Events(ctx context.Context) iter.Seq2[api.Event, error] {
-	return lines[api.Event](ctx, c, "/v1/events")
+	return lines[api.Event](ctx, c, http.MethodGet, "/v1/events")
 }
 
 // maxLine bounds what one line of a stream makes the client keep.
@@ -50,10 +50,10 @@ const maxLine = 64 << 20
 
 // lines returns the lines of an answer of NDJSON. An error of the server's within the
 // stream is the last.
-func lines[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, error] {
+func lines[T any](ctx context.Context, c *Client, method, path string) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var none T
-		req, err := request(ctx, http.MethodGet, path, nil)
+		req, err := request(ctx, method, path, nil)
 		if err != nil {
 			yield(none, err)
 			return

@@ -33,7 +33,7 @@ func (s *Server) routes() []route {
 	done := api.Outcome{}
 	return []route{
 		{method: http.MethodGet, path: "/v1/status", handle: s.status, does: "What the daemon is", out: api.Status{}},
-		{method: http.MethodPost, path: "/v1/shutdown", handle: s.shutdown, does: "Stop all instances, then the daemon", out: done},
+		{method: http.MethodPost, path: "/v1/shutdown", handle: s.shutdown, does: "Stop all instances, then the daemon: an Outcome, then the changes of state", out: api.Event{}, lines: true},
 		{method: http.MethodPost, path: "/v1/run", handle: s.run, does: "Run a command in a VM of its own, as an attach stream", in: api.RunRequest{}},
 		{method: http.MethodPost, path: "/v1/instances", handle: s.createInstance, does: "Create an instance, or start a stopped one of that handle", in: api.CreateRequest{}, out: api.Created{}},
 		{method: http.MethodGet, path: "/v1/instances", handle: s.listInstances, does: "List instances", out: []api.Instance{}, query: []string{"state"}},

@@ -137,7 +137,7 @@ func newRecord(spec Spec) Record {
 
 // Watch returns a channel of all changes of state from now on. A watcher that does
 // not keep up is let go: its channel is closed. So is every channel when the Set
-// closes. stop ends the watch; it may be called again.
+// has closed. stop ends the watch; it may be called again.
 func (s *Set) Watch() (changes <-chan Change, stop func()) {
 	c := make(chan Change, 256)
 	s.mu.Lock()
@@ -180,10 +180,8 @@ func (s *Set) unwatch(c chan Change) {
 func (s *Set) Close(ctx context.Context, keep bool) error {
 	s.mu.Lock()
 	s.closing = true
-	for c := range s.watchers {
-		s.unwatch(c)
-	}
 	s.mu.Unlock()
+	defer s.unwatchAll()
 	all := s.all()
 	errs := make([]error, len(all))
 	var wg sync.WaitGroup
@@ -196,6 +194,14 @@ func (s *Set) Close(ctx context.Context, keep bool) error {
 	}
 	s.wg.Wait()
 	return nil
+}
+
+func (s *Set) unwatchAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.watchers {
+		s.unwatch(c)
+	}
 }
 
 var errClosing = fault.New(fault.Unavailable, "aegisd is shutting down").WithHint("start it again: aegis up")
