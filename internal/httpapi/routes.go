@@ -96,6 +96,7 @@ func (s *Server) byMethod(routes []route) handle {
 func (s *Server) guard(h handle) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer s.rescue(w, r)
+		defer s.track(w)()
 		err := s.admit(r)
 		if err == nil {
 			err = h(w, r)
