@@ -76,7 +76,7 @@ bench: test-home ## measure, each figure beside its floor from the same run
 
 .PHONY: gen
 gen: ## rewrite golden files and generated documents
-	$(GO) test ./internal/... ./api/... ./test/script/... -update
+	$(GO) test -count=1 $$(scripts/golden-packages) -update
 
 .PHONY: clean
 clean: ## remove what was built; homes and their VMs' data stay under .aegis
