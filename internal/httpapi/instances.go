@@ -183,7 +183,7 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 	status := s.conf.Status()
 	info := api.InstanceInfo{
 		Instance: instanceOf(v),
-		Driver:   status.Backend, Isolation: status.Isolation,
+		Driver:   status.Backend, Isolation: status.Isolation, HarnessVersion: v.Harness,
 		MemoryMB: v.Spec.Memory.MiB(), VCPUs: v.Spec.VCPUs, DiskMB: v.Spec.Disk.MiB(),
 		PauseAfter: int64(v.Spec.PauseAfter / time.Second), Why: v.Why, Holds: []api.Hold{},
 	}
@@ -218,7 +218,11 @@ func (s *Server) change(do func(Instances, context.Context, string) error, statu
 		if err := do(s.conf.Instances, r.Context(), string(v.ID)); err != nil {
 			return err
 		}
-		s.answer(w, r, http.StatusOK, api.Outcome{Status: status, ID: string(v.ID)})
+		out := api.Outcome{Status: status, ID: string(v.ID)}
+		if now, err := s.conf.Instances.Get(out.ID); err == nil { // or it is deleted
+			out.State = now.State.Wire()
+		}
+		s.answer(w, r, http.StatusOK, out)
 		return nil
 	}
 }

@@ -90,7 +90,7 @@ func entryOf(id instance.ID, l instance.LogLine) api.LogEntry {
 		e.Line = "older lines were dropped: the log has reached its limit"
 		return e
 	}
-	e.Open = l.Open
+	e.Open, e.End = l.Open, l.End
 	setLine(&e, l.Text)
 	return e
 }

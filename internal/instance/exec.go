@@ -53,7 +53,7 @@ func (s *Set) Exec(ctx context.Context, ref string, spec ExecSpec) (*Exec, error
 	id := newExecID()
 	h, l, err := a.hold(ctx, Acquire, "exec "+string(id))
 	if err != nil {
-		return nil, s.refuse(a, err)
+		return nil, s.wakeError(a, err)
 	}
 	x := &Exec{set: s, actor: a, live: l, id: id}
 	if err := l.guest.Spawn(ctx, a.execRequest(id, spec)); err != nil {

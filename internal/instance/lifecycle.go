@@ -41,7 +41,8 @@ func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
 	if err := spec.Complete(s.world.Defaults); err != nil {
 		return nil, err
 	}
-	a, err := s.add(newRecord(spec))
+	// Or another request of that name would take it for one that is stopped.
+	a, err := s.addIn(newRecord(spec), Booting)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +50,7 @@ func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
 		err = s.world.Store.SaveInstance(ctx, a.record)
 	}
 	if err != nil {
-		s.remove(a)
+		s.discard(a)
 		return nil, errors.Join(err, s.world.Ground.Clear(a.id))
 	}
 	a.bornIn(Booting, a.boot)
@@ -140,6 +141,26 @@ func (s *Set) refuse(a *actor, err error) error {
 		return fault.Wrap(fault.Conflict, err, "%s", name).WithHint("aegis instance info %s", name)
 	}
 	return err
+}
+
+// WakeError is why an instance could not be woken for somebody who needs it: it failed,
+// and was not refused.
+type WakeError struct{ err error }
+
+// Error implements error.
+func (e *WakeError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *WakeError) Unwrap() error { return e.err }
+
+// wakeError tells a wake that failed from one that was refused.
+func (s *Set) wakeError(a *actor, err error) error {
+	err = s.refuse(a, err)
+	switch fault.KindOf(err) { //nolint:exhaustive // the others are failures
+	case fault.Conflict, fault.NotFound, fault.Canceled:
+		return err
+	}
+	return &WakeError{err}
 }
 
 // leave ends an actor with its daemon: see Set.Close.

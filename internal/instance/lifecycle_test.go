@@ -76,6 +76,36 @@ func TestLifecycle(t *testing.T) {
 	})
 }
 
+// TestMeetsWhatIsBeingMade has others of the same name come while an instance is made:
+// they must take it for one that starts, and not wait for ever if it is not made.
+func TestMeetsWhatIsBeingMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.saveErr = fault.New(fault.Exhausted, "no room")
+		s := NewSet(w.world())
+		made, started := make(chan error), make(chan error)
+		go func() {
+			_, err := s.Create(t.Context(), Spec{Handle: "web", Command: []string{"serve"}})
+			made <- err
+		}()
+		synctest.Wait()
+		if v, err := s.Get("web"); err != nil || v.State != Booting {
+			t.Errorf("it is %v, %v", v.State, err)
+		}
+		go func() { started <- s.Start(t.Context(), "web") }()
+		if err := <-made; fault.KindOf(err) != fault.Exhausted {
+			t.Errorf("create: %v", err)
+		}
+		if err := <-started; fault.KindOf(err) != fault.NotFound {
+			t.Errorf("start: %v", err)
+		}
+		checkNothingLeft(t, w, s)
+		if err := s.Close(t.Context(), false); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestNamedAsAnID gives one instance the id of another for a name.
 func TestNamedAsAnID(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -22,6 +23,7 @@ type live struct {
 	machine vmm.Machine
 	guest   Guest
 	program Attachment
+	harness atomic.Value // string: the build version of the guest's PID 1
 
 	started time.Time
 	gone    chan struct{} // closed when the machine has ended; exit is set then
@@ -238,6 +240,7 @@ func (a *actor) link(ctx context.Context, l *live, hello guestproto.Hello) error
 	if l.guest, err = a.world.Linker.Link(ctx, l.machine, a.record.Magic, hello); err != nil {
 		return err
 	}
+	l.harness.Store(l.guest.Harness())
 	a.ops.Go(func() {
 		<-l.gone
 		_ = l.guest.Close() // there is nobody to tell at its other end

@@ -29,6 +29,9 @@ type Log interface {
 	// System stores a remark of AegisVM's own.
 	System(text string) error
 
+	// End stores a remark that ends a run of the program: nothing of it follows.
+	End(text string) error
+
 	// Offset returns how far the program's output is stored.
 	Offset() uint64
 
@@ -80,6 +83,8 @@ type LogLine struct {
 	// Open says that the line has no end yet: what is left of a process that ended
 	// without one, or the prompt of one that waits.
 	Open bool
+	// End says that a run of the program is over: a remark that tells how.
+	End bool
 	// Gap says that rotation dropped output before this line; it has no text.
 	Gap bool
 }

@@ -86,7 +86,7 @@ func (a *actor) programExited(ctx context.Context, l *live, f frame.Frame) {
 		a.log.ErrorContext(ctx, "program status", logattr.Err(err))
 		status = -1
 	}
-	a.remark("process exited (code=%d)", status)
+	a.conclude(fmt.Sprintf("process exited (code=%d)", status))
 	a.tell(request{ev: Event{Kind: Exited}, exit: &programExit{l, status}})
 }
 
@@ -96,6 +96,14 @@ func (a *actor) remark(format string, args ...any) {
 		return
 	}
 	_ = a.output.System(fmt.Sprintf(format, args...)) // fails when the instance or the daemon ends
+}
+
+// conclude writes how a run of the program has ended into the instance's log.
+func (a *actor) conclude(text string) {
+	if a.output == nil {
+		return
+	}
+	_ = a.output.End(text) // as above
 }
 
 // remarkNotice writes what a Notice frame says into the instance's log.
@@ -111,7 +119,7 @@ func (a *actor) remarkNotice(f frame.Frame) {
 // note remembers why the instance is stopped, for people.
 func (a *actor) note(err error) {
 	a.record.Why = err.Error()
-	a.remark("%v", err)
+	a.conclude(err.Error())
 }
 
 // remember stores what must outlive the daemon. It fails softly: the instance goes

@@ -26,7 +26,13 @@ type recorder struct {
 	mu      sync.Mutex // protects what follows; never held over I/O
 	lost    size.Bytes // of output
 	why     error      // the first reason
-	remarks []string   // that are still to be written
+	remarks []remark   // that are still to be written
+}
+
+// remark is a line of AegisVM's own, and how it is stored.
+type remark struct {
+	text string
+	put  func(text string) error
 }
 
 // maxRemarks bounds what waits for room.
@@ -52,15 +58,20 @@ func (r *recorder) Exec(id guestproto.ExecID, stream frame.Type, data []byte) er
 }
 
 // System implements Log.
-func (r *recorder) System(text string) error {
+func (r *recorder) System(text string) error { return r.remark(remark{text, r.Log.System}) }
+
+// End implements Log.
+func (r *recorder) End(text string) error { return r.remark(remark{text, r.Log.End}) }
+
+func (r *recorder) remark(m remark) error {
 	err := r.confess()
 	if err == nil {
-		err = r.Log.System(text)
+		err = m.put(m.text)
 	}
 	if err == nil || errors.Is(err, fs.ErrClosed) {
 		return err
 	}
-	r.fail(0, err, text)
+	r.fail(0, err, m)
 	return nil
 }
 
@@ -77,7 +88,7 @@ func (r *recorder) store(data []byte, do func() error) error {
 }
 
 // fail notes what could not be stored.
-func (r *recorder) fail(lost size.Bytes, err error, remarks ...string) {
+func (r *recorder) fail(lost size.Bytes, err error, remarks ...remark) {
 	r.mu.Lock()
 	first := r.why == nil
 	if first {
@@ -109,8 +120,8 @@ func (r *recorder) confess() error {
 			return err
 		}
 	}
-	for i, text := range remarks {
-		if err := r.Log.System(text); err != nil {
+	for i, m := range remarks {
+		if err := m.put(m.text); err != nil {
 			r.wait(0, why, remarks[i:])
 			return err
 		}
@@ -119,7 +130,7 @@ func (r *recorder) confess() error {
 	return nil
 }
 
-func (r *recorder) wait(lost size.Bytes, why error, remarks []string) {
+func (r *recorder) wait(lost size.Bytes, why error, remarks []remark) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lost, r.why, r.remarks = r.lost+lost, why, append(slices.Clip(remarks), r.remarks...)

@@ -48,6 +48,13 @@ func (l *fullLog) System(text string) error {
 	return l.stubLog.System(text)
 }
 
+func (l *fullLog) End(text string) error {
+	if err := l.fits(); err != nil {
+		return err
+	}
+	return l.stubLog.End("end: " + text)
+}
+
 // TestRecorder fills the disk and makes room again: the log tells of what is missing in
 // it, in its place, and the daemon's log is not flooded.
 func TestRecorder(t *testing.T) {
@@ -68,6 +75,9 @@ func TestRecorder(t *testing.T) {
 	if err := r.System("the disk is full"); err != nil {
 		t.Error(err)
 	}
+	if err := r.End("exited"); err != nil {
+		t.Error(err)
+	}
 	if err := r.Exec("exec-1", frame.Stdout, []byte("lost too\n")); err != nil {
 		t.Error(err)
 	}
@@ -76,7 +86,7 @@ func TestRecorder(t *testing.T) {
 	disk.err, disk.room = nil, 0
 	write("two\n")
 	want := "one\n[system] 4.9 KB of output were lost here: no space left on device\n" +
-		"[system] 11 B of output were lost here: no space left on device\n[system] the disk is full\ntwo\n"
+		"[system] 11 B of output were lost here: no space left on device\n[system] the disk is full\n[system] end: exited\ntwo\n"
 	if got := disk.String(); got != want {
 		t.Errorf("log:\n%s\nwant:\n%s", got, want)
 	}

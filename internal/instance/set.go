@@ -93,8 +93,11 @@ func (s *Set) find(ref string) (*actor, error) {
 	return nil, fault.New(fault.NotFound, "there is no instance %q", ref).WithHint("see: aegis instance list")
 }
 
-// add starts the actor of an instance. The handle is unique from here on.
-func (s *Set) add(r Record) (*actor, error) {
+// add makes the actor of an instance. The handle is unique from here on.
+func (s *Set) add(r Record) (*actor, error) { return s.addIn(r, Stopped) }
+
+// addIn is add, for an instance that is to be seen in a state from the first moment on.
+func (s *Set) addIn(r Record, state State) (*actor, error) {
 	if r.Spec.Handle == "" {
 		r.Spec.Handle = string(r.ID)
 	}
@@ -113,6 +116,8 @@ func (s *Set) add(r Record) (*actor, error) {
 			WithHint("choose another --name, or none")
 	}
 	a := newActor(r, &s.world)
+	a.snap.State = state
+	a.refresh()
 	s.actors[r.ID] = a
 	s.handles[r.Spec.Handle] = r.ID
 	a.unlist = func() { s.remove(a) }
@@ -122,6 +127,13 @@ func (s *Set) add(r Record) (*actor, error) {
 
 // begin lets an actor that was added run.
 func (s *Set) begin(a *actor) { s.wg.Go(a.run) }
+
+// discard ends an actor that has not begun. Whoever has found it meanwhile is told.
+func (s *Set) discard(a *actor) {
+	s.remove(a)
+	a.snap.State = Deleted
+	s.begin(a)
+}
 
 func (s *Set) remove(a *actor) {
 	s.mu.Lock()

@@ -17,6 +17,8 @@ type View struct {
 	// Memory and DiskUse measure what the instance takes of the host now.
 	Memory  func() (size.Bytes, error)
 	DiskUse func() (size.Bytes, error)
+	// Harness is the build version of the machine's PID 1; "" without a machine.
+	Harness string
 	// Trouble tells what its machine has suffered from the host, or nil.
 	Trouble func() error
 }
@@ -60,6 +62,7 @@ func (a *actor) refresh() {
 		v.Holds = append(v.Holds, HoldView{h.owner, h.since})
 	}
 	if l := a.live; l != nil {
+		v.Harness, _ = l.harness.Load().(string) // none was asked of one that was found paused
 		v.Trouble = func() error { return a.trouble(l) }
 		v.Memory = func() (size.Bytes, error) {
 			u, err := l.machine.Usage()

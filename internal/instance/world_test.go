@@ -28,6 +28,7 @@ type stubWorld struct {
 	linkErr     error
 	spawnErr    error
 	dieAfter    time.Duration // 0 is never
+	saveErr     error         // of the store, after a while
 	trouble     error         // of machines
 	late        time.Duration // by how much Wait tells of an end after the link has seen it
 	runs        time.Duration // of a program
@@ -94,7 +95,10 @@ func (w *stubWorld) LoadInstances(context.Context) ([]Record, error) {
 	return slices.Collect(maps.Values(w.records)), nil
 }
 
-func (w *stubWorld) SaveInstance(_ context.Context, r Record) error {
+func (w *stubWorld) SaveInstance(ctx context.Context, r Record) error {
+	if w.saveErr != nil {
+		return errors.Join(nap(ctx, time.Second), w.saveErr)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.records[r.ID] = r
@@ -146,6 +150,7 @@ func (l *stubLog) Exec(_ guestproto.ExecID, _ frame.Type, data []byte) error {
 	return l.add(string(data))
 }
 func (l *stubLog) System(text string) error { return l.add("[system] " + text + "\n") }
+func (l *stubLog) End(text string) error    { return l.add("[system] " + text + "\n") }
 func (l *stubLog) Offset() uint64           { return l.offset }
 func (l *stubLog) Restart()                 { l.offset = 0 }
 func (l *stubLog) Close() error             { return nil }
@@ -265,6 +270,8 @@ func (g *stubGuest) Spawn(context.Context, guestproto.Spawn) error { return g.w.
 func (g *stubGuest) Kill(context.Context, guestproto.ExecID, int) error {
 	return nil
 }
+
+func (g *stubGuest) Harness() string { return "1.0" }
 
 func (g *stubGuest) Thaw(context.Context) error { return nil }
 

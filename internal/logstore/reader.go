@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
@@ -173,11 +174,14 @@ func (a *assembler) add(r Record) error {
 // line returns the unfinished line that r goes on with, or a new one.
 func (a *assembler) line(r Record) *instance.LogLine {
 	for _, l := range a.open {
-		if l.Source == r.Source && l.Stream == r.Stream && l.Exec == r.Exec {
+		if l.Source == r.Source && l.Stream == r.Stream && l.Exec == r.Exec && !l.End {
 			return l
 		}
 	}
 	l := &instance.LogLine{Time: r.Time, Stream: r.Stream, Source: r.Source, Exec: r.Exec}
+	if r.Source == instance.FromSystem && r.Stream == frame.Exit {
+		l.Stream, l.End = frame.Stdout, true
+	}
 	a.open = append(a.open, l)
 	return l
 }
