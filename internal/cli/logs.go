@@ -75,6 +75,7 @@ func (o *logsOptions) run(ctx context.Context, ref string) error {
 type logPrinter struct {
 	streams map[string]*bufio.Writer
 	last    string // the stream that was written last
+	open    bool   // its last line has no end
 }
 
 func newLogPrinter(out, err io.Writer) *logPrinter {
@@ -93,7 +94,7 @@ func (p *logPrinter) print(e api.LogEntry) error {
 		if err := p.flush(); err != nil {
 			return err
 		}
-		p.last = stream
+		p.last, p.open = stream, false
 	}
 	line := e.Bytes
 	if line == nil {
@@ -102,7 +103,11 @@ func (p *logPrinter) print(e api.LogEntry) error {
 	prefix, end := "", "\n"
 	if e.Source == "system" {
 		prefix = "[system] "
+		if p.open {
+			prefix = "\n" + prefix
+		}
 	}
+	p.open = e.Open
 	if e.Open {
 		end = ""
 	}

@@ -102,6 +102,7 @@ func TestLogPrinter(t *testing.T) {
 		{Stream: "stdout", Line: "two", Source: "server"},
 		{Stream: "stderr", Line: "three", Source: "server"},
 		{Stream: "stdout", Line: "\ufffd", Bytes: []byte("\xff"), Source: "server"},
+		{Stream: "stdout", Line: "last wor", Source: "server", Open: true},
 		{Stream: "stdout", Line: "process exited (code=0)", Source: "system"},
 		{Stream: "from the future", Line: "no end", Source: "server", Open: true},
 	} {
@@ -112,7 +113,7 @@ func TestLogPrinter(t *testing.T) {
 	if err := p.flush(); err != nil {
 		t.Fatal(err)
 	}
-	if want := ">one\ntwo\n!three\n>\xff\n[system] process exited (code=0)\nno end"; all.String() != want {
+	if want := ">one\ntwo\n!three\n>\xff\nlast wor\n[system] process exited (code=0)\nno end"; all.String() != want {
 		t.Errorf("%q, want %q", all.String(), want)
 	}
 }

@@ -48,6 +48,7 @@ type actor struct {
 	mailbox chan request
 	born    chan struct{} // closed when the first operation has ended
 	left    chan struct{} // closed when the machine is let go
+	deaf    chan struct{} // closed when nobody reads the mailbox any more
 	ended   chan struct{} // closed when run has returned
 	view    atomic.Pointer[View]
 
@@ -84,6 +85,7 @@ func newActor(r Record, w *World) *actor {
 		mailbox: make(chan request),
 		born:    make(chan struct{}),
 		left:    make(chan struct{}),
+		deaf:    make(chan struct{}),
 		ended:   make(chan struct{}),
 		done:    make(chan result, 1),
 		snap:    Snap{Enabled: r.Enabled},
@@ -107,6 +109,7 @@ func (a *actor) bornIn(state State, op func(context.Context) result) {
 func (a *actor) run() {
 	defer close(a.ended)
 	defer a.ops.Wait()
+	defer close(a.deaf) // or those that are waited for could wait to be heard
 	if a.first != nil {
 		a.begin(a.first)
 	} else {
@@ -215,8 +218,11 @@ func (a *actor) finish(r result) {
 func (a *actor) lost() {
 	l := a.live
 	a.live = nil
+	l.pumps.Wait() // what it wrote comes before what is said of its end
 	if a.snap.State != Stopping {
 		a.note(l.cause())
+	} else if !l.over.Load() {
+		a.conclude("the VM was stopped")
 	}
 }
 
@@ -378,7 +384,7 @@ func (a *actor) send(ctx context.Context, r request) error {
 	select {
 	case a.mailbox <- r:
 		return nil
-	case <-a.ended:
+	case <-a.deaf:
 		return ErrDeleted
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -389,6 +395,6 @@ func (a *actor) send(ctx context.Context, r request) error {
 func (a *actor) tell(r request) {
 	select {
 	case a.mailbox <- r:
-	case <-a.ended:
+	case <-a.deaf:
 	}
 }

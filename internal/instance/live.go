@@ -23,7 +23,9 @@ type live struct {
 	machine vmm.Machine
 	guest   Guest
 	program Attachment
-	harness atomic.Value // string: the build version of the guest's PID 1
+	harness atomic.Value   // string: the build version of the guest's PID 1
+	pumps   sync.WaitGroup // what stores the program's output; ends with the machine
+	over    atomic.Bool    // the program's end is in the log
 
 	started time.Time
 	gone    chan struct{} // closed when the machine has ended; exit is set then
@@ -256,7 +258,11 @@ func (a *actor) attach(ctx context.Context, l *live, offset uint64) error {
 		return err
 	}
 	if !a.spec.Ephemeral {
-		a.ops.Go(func() { a.pump(context.WithoutCancel(ctx), l) })
+		l.pumps.Add(1)
+		a.ops.Go(func() {
+			defer l.pumps.Done()
+			a.pump(context.WithoutCancel(ctx), l)
+		})
 	}
 	return nil
 }

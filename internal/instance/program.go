@@ -87,7 +87,9 @@ func (a *actor) programExited(ctx context.Context, l *live, f frame.Frame) {
 		status = -1
 	}
 	a.conclude(fmt.Sprintf("process exited (code=%d)", status))
-	a.tell(request{ev: Event{Kind: Exited}, exit: &programExit{l, status}})
+	l.over.Store(true)
+	// Apart: the actor may wait for the pump.
+	a.ops.Go(func() { a.tell(request{ev: Event{Kind: Exited}, exit: &programExit{l, status}}) })
 }
 
 // remark writes a system line into the instance's log.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/frame"
@@ -149,6 +150,12 @@ func (a *assembler) add(r Record) error {
 	if r.Source == 0 {
 		return a.emit(instance.LogLine{Gap: true})
 	}
+	if r.Source == instance.FromSystem && r.Stream == frame.Exit {
+		// What the next run writes does not go on with the last words of this one.
+		if err := a.close(); err != nil {
+			return err
+		}
+	}
 	for data := r.Data; len(data) > 0; {
 		i := bytes.IndexByte(data, '\n')
 		part := data
@@ -205,6 +212,21 @@ func (a *assembler) emit(l instance.LogLine) error {
 	case !a.yield(l, nil):
 		a.stopped = true
 		return errStop
+	}
+	return nil
+}
+
+// close gives out what the program left without an end of line.
+func (a *assembler) close() error {
+	for _, l := range slices.Clone(a.open) {
+		if l.Source != instance.FromProgram {
+			continue
+		}
+		l.Open = true
+		a.drop(l)
+		if err := a.emit(*l); err != nil {
+			return err
+		}
 	}
 	return nil
 }
