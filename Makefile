@@ -69,6 +69,11 @@ stress: test-home ## the full forms of the heavy tests
 	AEGIS_REQUIRE_VM=1 AEGIS_STRESS=1 AEGIS_TEST_HOME=$(TEST_HOME) AEGIS_TEST_BIN=$(BIN) \
 		$(GO) test -tags integration -count=1 -timeout 90m -p 1 -v $$(scripts/integration-packages)
 
+.PHONY: soak
+soak: test-home ## users, killed daemons and killed VMs, for an hour or for AEGIS_SOAK
+	AEGIS_REQUIRE_VM=1 AEGIS_SOAK=$${AEGIS_SOAK:-1h} AEGIS_TEST_HOME=$(TEST_HOME) AEGIS_TEST_BIN=$(BIN) \
+		$(GO) test -tags integration -count=1 -timeout 0 -v -run '^TestSoak$$' ./test/e2e
+
 .PHONY: bench
 bench: test-home ## measure, each figure beside its floor from the same run
 	AEGIS_TEST_HOME=$(TEST_HOME) AEGIS_TEST_BIN=$(BIN) \
