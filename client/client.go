@@ -126,8 +126,8 @@ func checkText(v reflect.Value) error {
 				WithHint("pass it through stdin or a file, or let a shell in the VM make it: printf '\\377'")
 		}
 	case reflect.Struct:
-		for i := range v.NumField() {
-			if err := checkText(v.Field(i)); err != nil {
+		for _, field := range v.Fields() {
+			if err := checkText(field); err != nil {
 				return err
 			}
 		}

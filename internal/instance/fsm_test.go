@@ -272,7 +272,7 @@ func TestGlossary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for state := Stopped; state < Deleted; state++ {
+	for state := range Deleted {
 		row := regexp.MustCompile("(?m)^\\| `" + state.Wire() + "` \\|.*\\b" + state.String() + "\\b")
 		if !row.Match(b) {
 			t.Errorf("%s is not in the row of %s", state, state.Wire())

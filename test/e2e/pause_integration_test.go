@@ -57,7 +57,9 @@ func (h *host) clock(ref string) *clock {
 	}()
 	h.t.Cleanup(func() {
 		_ = ask.Close() // never fails
-		<-ended
+		if err := <-ended; err != nil {
+			h.t.Error(err)
+		}
 	})
 	return &clock{h.t, ask, bufio.NewReader(out)}
 }

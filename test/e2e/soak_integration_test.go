@@ -83,7 +83,7 @@ func (s *soak) round(names []string) {
 			}
 		})
 	}
-	s.violence(ctx)
+	s.violence(ctx.Done())
 	<-ctx.Done()
 	users.Wait()
 	s.checkTruth(s.t)
@@ -98,11 +98,11 @@ func (s *soak) round(names []string) {
 }
 
 // violence kills something in the middle of a round, or nothing.
-func (s *soak) violence(ctx context.Context) {
+func (s *soak) violence(over <-chan struct{}) {
 	s.t.Helper()
 	select {
 	case <-time.After(time.Duration(s.rng.IntN(8000)) * time.Millisecond):
-	case <-ctx.Done():
+	case <-over:
 	}
 	switch s.rng.IntN(4) {
 	case 0:

@@ -17,11 +17,13 @@ import (
 // compat has a check for each name, field, wording and status that SPEC marks (compat) and
 // that this version has, in the words and the order of SPEC. The checks build on those
 // before them.
+//
+//nolint:thelper // each is a test, not a helper
 var compat = []struct {
 	spec  string
 	check func(t *testing.T, u *user)
 }{
-	{"2 aegis finds aegisd beside itself", func(t *testing.T, u *user) {
+	{"2 aegis finds aegisd beside itself", func(t *testing.T, _ *user) {
 		dir := filepath.Join(t.TempDir(), "elsewhere")
 		aegis, err := exec.LookPath("aegis")
 		if err != nil {
@@ -45,7 +47,7 @@ var compat = []struct {
 			}
 		}
 	}},
-	{"2 aegisd needs no arguments", func(t *testing.T, u *user) {
+	{"2 aegisd needs no arguments", func(t *testing.T, _ *user) {
 		other := &user{t: t, home: filepath.Join(t.TempDir(), "home")}
 		other.env = append(os.Environ(), "AEGIS_HOME="+other.home)
 		cmd := exec.CommandContext(t.Context(), "aegisd")
@@ -216,7 +218,8 @@ var compat = []struct {
 			return strings.Compare(fmt.Sprint(decoded[map[string]any](t, a)["line"]), fmt.Sprint(decoded[map[string]any](t, b)["line"]))
 		})
 		for i, want := range []map[string]any{
-			{"stream": "stderr", "line": "err", "source": "server"}, {"stream": "stdout", "line": "out", "source": "server"},
+			{"stream": "stderr", "line": "err", "source": "server"},
+			{"stream": "stdout", "line": "out", "source": "server"},
 			{"stream": "stdout", "line": "process exited (code=5)", "source": "system", "end": true},
 		} {
 			entry := decoded[map[string]any](t, lines[i])

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// mistakes are command lines that AegisVM refuses, split at spaces; a word '' is empty.
+// mistakes are command lines that AegisVM refuses, split at spaces; a word ” is empty.
 // Behind "aegis up" they meet a daemon.
 const mistakes = `
 aegis nosuch

@@ -141,7 +141,7 @@ func decoded[T any](t *testing.T, line string) (v T) {
 // has checks that an object has fields, and that those that are given have their values.
 func has(t *testing.T, got map[string]any, names string, values map[string]any) {
 	t.Helper()
-	for _, name := range strings.Split(names, ",") {
+	for name := range strings.SplitSeq(names, ",") {
 		if _, ok := got[name]; !ok {
 			t.Errorf("no field %s in %v", name, got)
 		}
