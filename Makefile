@@ -69,6 +69,11 @@ stress: test-home ## the full forms of the heavy tests
 	AEGIS_REQUIRE_VM=1 AEGIS_STRESS=1 AEGIS_TEST_HOME=$(TEST_HOME) AEGIS_TEST_BIN=$(BIN) \
 		$(GO) test -tags integration -count=1 -timeout 90m -p 1 -v $$(scripts/integration-packages)
 
+.PHONY: soak
+soak: test-home ## users, killed daemons and killed VMs, for an hour or for AEGIS_SOAK
+	AEGIS_REQUIRE_VM=1 AEGIS_SOAK=$${AEGIS_SOAK:-1h} AEGIS_TEST_HOME=$(TEST_HOME) AEGIS_TEST_BIN=$(BIN) \
+		$(GO) test -tags integration -count=1 -timeout 0 -v -run '^TestSoak$$' ./test/e2e
+
 .PHONY: bench
 bench: test-home ## measure, each figure beside its floor from the same run
 	AEGIS_TEST_HOME=$(TEST_HOME) AEGIS_TEST_BIN=$(BIN) \
@@ -76,7 +81,7 @@ bench: test-home ## measure, each figure beside its floor from the same run
 
 .PHONY: gen
 gen: ## rewrite golden files and generated documents
-	$(GO) test $$(grep -rlE --include='*_test.go' 'flag.Bool\("update"' . | xargs -n1 dirname | sort -u) -update
+	$(GO) test -count=1 $$(scripts/golden-packages) -update
 
 .PHONY: clean
 clean: ## remove what was built; homes and their VMs' data stay under .aegis

@@ -66,19 +66,23 @@ type Instance struct {
 // InstanceInfo answers GET /v1/instances/{id}.
 type InstanceInfo struct {
 	Instance
-	Hibernated  bool   `json:"hibernated"`
-	Driver      string `json:"driver"`
-	Isolation   string `json:"isolation"`
-	MemoryMB    int64  `json:"memory_mb"`
-	VCPUs       int    `json:"vcpus"`
-	DiskMB      int64  `json:"disk_mb"`
-	MemoryUsed  int64  `json:"memory_used"` // bytes of the host, now
-	DiskUsed    int64  `json:"disk_used"`   // bytes of the host
-	PauseAfter  int64  `json:"pause_after_s"`
-	StopAfter   int64  `json:"stop_after_s"`
-	ExposePorts []int  `json:"expose_ports"`  // of the guest
-	Why         string `json:"why,omitempty"` // why it is stopped
-	Holds       []Hold `json:"holds"`         // what keeps it awake
+	Hibernated bool   `json:"hibernated"`
+	Driver     string `json:"driver"`
+	// HarnessVersion is that of process 1 in the VM; "" while there is none, or it was
+	// not asked yet.
+	HarnessVersion string `json:"harness_version"`
+	Isolation      string `json:"isolation"`
+	MemoryMB       int64  `json:"memory_mb"`
+	VCPUs          int    `json:"vcpus"`
+	DiskMB         int64  `json:"disk_mb"`
+	MemoryUsed     int64  `json:"memory_used"` // bytes of the host, now
+	DiskUsed       int64  `json:"disk_used"`   // bytes of the host
+	PauseAfter     int64  `json:"pause_after_s"`
+	StopAfter      int64  `json:"stop_after_s"`
+	ExposePorts    []int  `json:"expose_ports"`      // of the guest
+	Why            string `json:"why,omitempty"`     // why it is stopped
+	Trouble        string `json:"trouble,omitempty"` // what its VM suffers from this host, and what to do
+	Holds          []Hold `json:"holds"`             // what keeps it awake
 }
 
 // Hold is one reason for an instance to be awake.
@@ -94,8 +98,12 @@ type StopRequest struct {
 
 // Outcome answers requests that change an instance's state: what happened.
 type Outcome struct {
+	// Status is what was done: "starting", "stopped", "restarting", "disabled", "paused",
+	// "running", "deleted". The answer to a start or restart comes when that has
+	// succeeded, and not with the first sign of it.
 	Status string `json:"status"`
-	ID     string `json:"id,omitempty"` // of the instance that was asked for by id or handle
+	ID     string `json:"id,omitempty"`    // of the instance that was asked for by id or handle
+	State  string `json:"state,omitempty"` // the instance's state as the answer is sent
 }
 
 // Pruned answers POST /v1/instances/prune.
@@ -142,6 +150,9 @@ type LogEntry struct {
 	// Open says that the line has no end, or not yet: the last words of a process, a
 	// prompt, or a part of a line too long to be kept whole.
 	Open bool `json:"open,omitempty"`
+	// End says that a run of the instance's program is over, in a line of AegisVM's own:
+	// it has exited, could not be started, or went with its VM.
+	End bool `json:"end,omitempty"`
 }
 
 // Event is one line of GET /v1/events: a change of state.

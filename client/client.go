@@ -11,7 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -50,11 +52,22 @@ func (c *Client) Status(ctx context.Context) (api.Status, error) {
 }
 
 // Shutdown makes the daemon put all instances to sleep on disk, or stop them, and end.
-// It returns when that has begun.
-func (c *Client) Shutdown(ctx context.Context, stop bool) error {
-	var out api.Outcome
-	_, err := c.exchange(ctx, http.MethodPost, fmt.Sprintf("/v1/shutdown?stop=%t", stop), nil, &out)
-	return err
+// It returns when that has happened to all; the daemon's end is near then. tell is
+// called with what happens to them.
+func (c *Client) Shutdown(ctx context.Context, stop bool, tell func(api.Event)) error {
+	begun := false
+	for e, err := range lines[api.Event](ctx, c, http.MethodPost, fmt.Sprintf("/v1/shutdown?stop=%t", stop)) {
+		switch {
+		case err != nil && !begun:
+			return err
+		case err != nil: // it has ended before it said so
+			return context.Cause(ctx)
+		case begun: // the first line says only that it begins
+			tell(e)
+		}
+		begun = true
+	}
+	return context.Cause(ctx)
 }
 
 // call makes a request without a body and decodes the answer into out.
@@ -87,6 +100,9 @@ func (c *Client) exchange(ctx context.Context, method, path string, in, out any)
 func request(ctx context.Context, method, path string, in any) (*http.Request, error) {
 	var body io.Reader
 	if in != nil {
+		if err := checkText(reflect.ValueOf(in)); err != nil {
+			return nil, err
+		}
 		b, err := json.Marshal(in)
 		if err != nil {
 			return nil, fmt.Errorf("encode a request: %w", err)
@@ -99,6 +115,37 @@ func request(ctx context.Context, method, path string, in any) (*http.Request, e
 	}
 	req.Header.Set("Content-Type", "application/json")
 	return req, nil
+}
+
+// checkText refuses strings that are not UTF-8: JSON has no place for them, and the
+// program would get others in their stead.
+func checkText(v reflect.Value) error {
+	switch v.Kind() { //nolint:exhaustive // what else requests hold has no strings
+	case reflect.String:
+		if !utf8.ValidString(v.String()) {
+			return fault.New(fault.Invalid, "%q is not UTF-8, and cannot be passed on", v.String()).
+				WithHint("pass it through stdin or a file, or let a shell in the VM make it: printf '\\377'")
+		}
+	case reflect.Struct:
+		for _, field := range v.Fields() {
+			if err := checkText(field); err != nil {
+				return err
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			if err := checkText(v.Index(i)); err != nil {
+				return err
+			}
+		}
+	case reflect.Map:
+		for key, value := range v.Seq2() {
+			if err := errors.Join(checkText(key), checkText(value)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {

@@ -132,6 +132,43 @@ func TestStreamEndsWithoutStatus(t *testing.T) {
 	}
 }
 
+// TestLinesCutOff loses the daemon in the middle of a log: it has answered, and did not
+// end the log.
+func TestLinesCutOff(t *testing.T) {
+	c := serve(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nd\r\n{\"line\":\"a\"}\n\r\n")
+	n := 0
+	for line, err := range c.Logs(t.Context(), "web", LogQuery{Tail: -1, Follow: true}) {
+		n++
+		switch {
+		case n == 1 && (err != nil || line.Line != "a"):
+			t.Errorf("first: %+v, %v", line, err)
+		case n == 2 && (fault.KindOf(err) != fault.Unavailable || errors.Is(err, ErrEnded) || strings.Contains(err.Error(), "EOF") || fault.HintOf(err) == ""):
+			t.Errorf("second: %v", err)
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+// TestNotText passes bytes that JSON would make others of.
+func TestNotText(t *testing.T) {
+	c := serve(t, upgraded)
+	bad := "a\xff"
+	_, run := c.Run(t.Context(), api.RunRequest{Command: []string{"printf", bad}})
+	_, key := c.Run(t.Context(), api.RunRequest{Command: []string{"env"}, Env: map[string]string{bad: ""}})
+	_, _, create := c.Create(t.Context(), api.CreateRequest{Command: []string{"env"}, Env: map[string]string{"A": bad}})
+	_, exec := c.Exec(t.Context(), "web", api.ExecRequest{Command: []string{"true"}, Workdir: bad})
+	for _, err := range []error{run, key, create, exec} {
+		if fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), `"a\xff" is not UTF-8`) || fault.HintOf(err) == "" {
+			t.Errorf("%v", err)
+		}
+	}
+	if _, err := c.Run(t.Context(), api.RunRequest{Command: []string{"echo", "grüße"}, TTY: &api.Winsize{}}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCanceledBeforeTheCall(t *testing.T) {
 	gone := errors.New("had enough")
 	ctx, cancel := context.WithCancelCause(t.Context())

@@ -54,7 +54,7 @@ func (d *Download) Read(b []byte) (int, error) {
 	case err == io.EOF: // in the chain of another error it is no end
 		d.err = d.finish()
 	case err != nil:
-		d.err = explain(d.ctx, err)
+		d.err = cutOff(d.ctx, err)
 	}
 	return n, d.err
 }

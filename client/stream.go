@@ -14,6 +14,7 @@ import (
 	"strconv"
 
 	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/fault"
 )
 
 // LogQuery says which lines of an instance's log to read.
@@ -35,13 +36,13 @@ func (c *Client) Logs(ctx context.Context, ref string, q LogQuery) iter.Seq2[api
 	if q.ExecID != "" {
 		v.Set("exec_id", q.ExecID)
 	}
-	return lines[api.LogEntry](ctx, c, at(ref, "/logs?"+v.Encode()))
+	return lines[api.LogEntry](ctx, c, http.MethodGet, at(ref, "/logs?"+v.Encode()))
 }
 
 // Events returns the changes of state of all instances from now on, until ctx or the
 // daemon ends.
 func (c *Client) Events(ctx context.Context) iter.Seq2[api.Event, error] {
-	return lines[api.Event](ctx, c, "/v1/events")
+	return lines[api.Event](ctx, c, http.MethodGet, "/v1/events")
 }
 
 // maxLine bounds what one line of a stream makes the client keep.
@@ -49,10 +50,10 @@ const maxLine = 64 << 20
 
 // lines returns the lines of an answer of NDJSON. An error of the server's within the
 // stream is the last.
-func lines[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, error] {
+func lines[T any](ctx context.Context, c *Client, method, path string) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var none T
-		req, err := request(ctx, http.MethodGet, path, nil)
+		req, err := request(ctx, method, path, nil)
 		if err != nil {
 			yield(none, err)
 			return
@@ -73,7 +74,7 @@ func lines[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, erro
 				return
 			}
 			if err != nil {
-				yield(none, explain(ctx, err))
+				yield(none, cutOff(ctx, err))
 				return
 			}
 			v, err := decodeLine[T](line)
@@ -82,6 +83,15 @@ func lines[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, erro
 			}
 		}
 	}
+}
+
+// cutOff explains the end of a stream of lines that was not its daemon's wish.
+func cutOff(ctx context.Context, err error) error {
+	if context.Cause(ctx) == nil && isLost(err) {
+		return fault.New(fault.Unavailable, "aegisd ended").
+			By(fault.Host).WithHint("its log tells why; start it again: aegis up")
+	}
+	return explain(ctx, err)
 }
 
 func readLine(in *bufio.Reader) ([]byte, error) {

@@ -124,3 +124,12 @@ func TestEveryCommandHasHelp(t *testing.T) {
 		}
 	}
 }
+
+func TestSimilarCommand(t *testing.T) {
+	root := newRoot(&app{})
+	for typed, want := range map[string]string{"rn": "run", "runn": "run", "exce": "exec", "instances": "instance", "nosuch": "", "x": "", "": ""} {
+		if got := similarCommand(root, typed); got != want {
+			t.Errorf("%q is taken for %q, want %q", typed, got, want)
+		}
+	}
+}

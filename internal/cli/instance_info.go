@@ -58,6 +58,7 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		{"handle", i.Handle},
 		{"state", stateOf(i.Instance) + hibernated(i)},
 		{"why", i.Why},
+		{"trouble", i.Trouble},
 		{"command", commandText(i.Command)},
 		{"image", i.ImageRef},
 		{"created", when(&i.CreatedAt)},

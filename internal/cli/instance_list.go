@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -68,10 +69,15 @@ func (o *instanceListOptions) run(ctx context.Context) error {
 const commandWidth = 50
 
 func listText(list []api.Instance, now time.Time) string {
-	rows := [][]string{{"ID", "HANDLE", "STATE", "AGE", "COMMAND"}}
+	rows := [][]string{{"ID", "HANDLE", "KIT", "STATUS", "STATE", "AGE", "COMMAND"}}
 	for _, i := range list {
+		status := "enabled"
+		if !i.Enabled {
+			status = "disabled"
+		}
 		rows = append(rows, []string{
-			i.ID, i.Handle, stateOf(i), spanText(now.Sub(i.CreatedAt)), shorten(commandText(i.Command), commandWidth),
+			i.ID, i.Handle, cmp.Or(i.Kit, "-"), status, i.State,
+			spanText(now.Sub(i.CreatedAt)), shorten(commandText(i.Command), commandWidth),
 		})
 	}
 	return table(rows)

@@ -7,17 +7,19 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/client"
+	"github.com/xfeldman/aegisvm/internal/config"
 )
 
 type logsOptions struct {
 	app    *app
 	follow bool
-	since  string
+	since  sinceFlag
 	tail   tailFlag
 	execs  bool
 }
@@ -44,7 +46,7 @@ instance awake.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.BoolVarP(&o.follow, "follow", "f", false, "go on with what comes")
-	f.StringVar(&o.since, "since", "", "only what came since `WHEN`: a time as in RFC 3339, or how long ago, such as 10m")
+	f.Var(&o.since, "since", "only what came since `WHEN`: a time as in RFC 3339, or how long ago, such as 10m")
 	f.VarP(&o.tail, "tail", "n", "only the last `NUMBER` of lines")
 	f.BoolVar(&o.execs, "exec", false, "also what commands of aegis exec wrote")
 	return cmd
@@ -52,7 +54,7 @@ instance awake.`,
 
 func (o *logsOptions) run(ctx context.Context, ref string) error {
 	p := newLogPrinter(o.app.out, o.app.err)
-	q := client.LogQuery{Since: o.since, Tail: int(o.tail), Follow: o.follow, Execs: o.execs}
+	q := client.LogQuery{Since: string(o.since), Tail: int(o.tail), Follow: o.follow, Execs: o.execs}
 	for entry, err := range o.app.client().Logs(ctx, ref, q) {
 		if err != nil {
 			return errors.Join(p.flush(), err)
@@ -75,6 +77,7 @@ func (o *logsOptions) run(ctx context.Context, ref string) error {
 type logPrinter struct {
 	streams map[string]*bufio.Writer
 	last    string // the stream that was written last
+	open    bool   // its last line has no end
 }
 
 func newLogPrinter(out, err io.Writer) *logPrinter {
@@ -93,7 +96,7 @@ func (p *logPrinter) print(e api.LogEntry) error {
 		if err := p.flush(); err != nil {
 			return err
 		}
-		p.last = stream
+		p.last, p.open = stream, false
 	}
 	line := e.Bytes
 	if line == nil {
@@ -102,7 +105,11 @@ func (p *logPrinter) print(e api.LogEntry) error {
 	prefix, end := "", "\n"
 	if e.Source == "system" {
 		prefix = "[system] "
+		if p.open {
+			prefix = "\n" + prefix
+		}
 	}
+	p.open = e.Open
 	if e.Open {
 		end = ""
 	}
@@ -126,6 +133,22 @@ func output(stream string, err error) error {
 	}
 	return &client.OutputError{Stream: stream, Err: err}
 }
+
+// sinceFlag is a time, or how long ago that was.
+type sinceFlag string
+
+func (f *sinceFlag) Set(s string) error {
+	if _, err := time.Parse(time.RFC3339Nano, s); err != nil {
+		if _, err := config.ParseDuration(s); err != nil {
+			return fmt.Errorf("%q is neither a time such as 2026-01-31T09:00:00Z nor how long ago that was, such as 10m", s)
+		}
+	}
+	*f = sinceFlag(s)
+	return nil
+}
+
+func (f *sinceFlag) String() string { return string(*f) }
+func (*sinceFlag) Type() string     { return "when" }
 
 // tailFlag is a number of lines; negative is all.
 type tailFlag int

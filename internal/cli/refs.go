@@ -48,7 +48,7 @@ func refAndCommand(cmd *cobra.Command, args []string) error {
 			WithHint("put the command behind --, as in: %s %s -- %s", cmd.CommandPath(), args[0], strings.Join(args[1:], " "))
 	case dash > 1:
 		return usage(cmd, "stray argument %q before --", args[1])
-	case len(args) == 1:
+	case len(args) == 1 || args[1] == "":
 		return fault.New(fault.Invalid, "no command to run").
 			WithHint("put it behind --, as in: %s %s -- uname -a", cmd.CommandPath(), args[0])
 	}

@@ -50,7 +50,7 @@ func (o *statusOptions) run(ctx context.Context) error {
 	if o.json {
 		return o.app.printJSON(s)
 	}
-	return o.app.print("%sinstances  %d\n", statusText(s), s.Instances)
+	return o.app.print("%sinstances  %d running\n", statusText(s), s.Instances)
 }
 
 // status asks the daemon what it is.

@@ -71,9 +71,9 @@ func TestTables(t *testing.T) {
 		{ID: "inst-1", Handle: "web", State: "running", Enabled: true, CreatedAt: now.Add(-3 * time.Hour), Command: []string{"serve"}},
 		{ID: "inst-2", Handle: "inst-2", State: "stopped", CreatedAt: now, Command: []string{"sh", "-c", "true"}},
 	}, now)
-	want := `ID      HANDLE  STATE     AGE  COMMAND
-inst-1  web     running   3h   serve
-inst-2  inst-2  disabled  0s   sh -c true
+	want := `ID      HANDLE  KIT  STATUS    STATE    AGE  COMMAND
+inst-1  web     -    enabled   running  3h   serve
+inst-2  inst-2  -    disabled  stopped  0s   sh -c true
 `
 	if got != want {
 		t.Errorf("list:\n%s\nwant:\n%s", got, want)
@@ -102,6 +102,7 @@ func TestLogPrinter(t *testing.T) {
 		{Stream: "stdout", Line: "two", Source: "server"},
 		{Stream: "stderr", Line: "three", Source: "server"},
 		{Stream: "stdout", Line: "\ufffd", Bytes: []byte("\xff"), Source: "server"},
+		{Stream: "stdout", Line: "last wor", Source: "server", Open: true},
 		{Stream: "stdout", Line: "process exited (code=0)", Source: "system"},
 		{Stream: "from the future", Line: "no end", Source: "server", Open: true},
 	} {
@@ -112,7 +113,7 @@ func TestLogPrinter(t *testing.T) {
 	if err := p.flush(); err != nil {
 		t.Fatal(err)
 	}
-	if want := ">one\ntwo\n!three\n>\xff\n[system] process exited (code=0)\nno end"; all.String() != want {
+	if want := ">one\ntwo\n!three\n>\xff\nlast wor\n[system] process exited (code=0)\nno end"; all.String() != want {
 		t.Errorf("%q, want %q", all.String(), want)
 	}
 }

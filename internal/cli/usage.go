@@ -50,12 +50,36 @@ func plain(e *pflag.InvalidValueError) string {
 
 // similarFlag returns the flag that was probably meant, or "".
 func similarFlag(cmd *cobra.Command, name string) string {
-	best, distance := "", 3 // further away is something else
+	var names []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if d := editDistance(name, f.Name); d < distance && !f.Hidden {
-			best, distance = f.Name, d
+		if !f.Hidden {
+			names = append(names, f.Name)
 		}
 	})
+	return similar(name, names)
+}
+
+// similarCommand is similarFlag for what stands below a command.
+func similarCommand(cmd *cobra.Command, name string) string {
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return similar(name, names)
+}
+
+// similar returns the one of names that is closest to what was typed, or "" if none has
+// much of it.
+func similar(typed string, names []string) string {
+	best, distance := "", min(3, len(typed)) // further away is something else
+	for _, name := range names {
+		d := editDistance(typed, name)
+		if d < distance || d == distance && best != "" && strings.HasPrefix(name, typed[:1]) && !strings.HasPrefix(best, typed[:1]) {
+			best, distance = name, d
+		}
+	}
 	return best
 }
 
@@ -86,10 +110,9 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	cmd.SuggestionsMinimumDistance = 2
 	f := usage(cmd, "unknown command %q", args[0])
-	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-		f = f.WithHint("did you mean %s? see: %s --help", strings.Join(like, " or "), cmd.CommandPath())
+	if like := similarCommand(cmd, args[0]); like != "" {
+		f = f.WithHint("did you mean %s? see: %s --help", like, cmd.CommandPath())
 	}
 	return f
 }
@@ -111,7 +134,7 @@ func commandBehindDash(cmd *cobra.Command, args []string) error {
 			WithHint("put the command behind --, as in: %s -- %s", cmd.CommandPath(), strings.Join(args, " "))
 	case dash > 0:
 		return usage(cmd, "stray argument %q before --", args[0])
-	case len(args) == 0:
+	case len(args) == 0 || args[0] == "":
 		return fault.New(fault.Invalid, "no command to run").
 			WithHint("put it behind --, as in: %s -- uname -a", cmd.CommandPath())
 	}

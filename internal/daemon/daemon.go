@@ -255,7 +255,7 @@ func (d *daemon) status() api.Status {
 		Capabilities: api.Capabilities{
 			Pause: info.Abilities.Pause, Save: info.Abilities.Save, Fork: info.Abilities.Fork,
 		},
-		Instances: d.set.Len(),
+		Instances: d.set.Running(),
 		Router:    d.router,
 	}
 }

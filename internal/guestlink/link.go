@@ -149,6 +149,9 @@ func (l *Link) Magic() guestproto.Magic {
 	return l.magic
 }
 
+// Harness implements instance.Guest.
+func (l *Link) Harness() string { return l.Welcome().Harness }
+
 // Welcome returns what the guest said in the last handshake.
 func (l *Link) Welcome() guestproto.Welcome {
 	l.mu.Lock()

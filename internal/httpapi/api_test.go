@@ -74,6 +74,7 @@ func TestRefusals(t *testing.T) {
 		"unknown field":  {"POST", "/v1/run", `{"comand":["x"]}`, up, 400, fault.Invalid, `unknown field "comand"`},
 		"wrong type":     {"POST", "/v1/run", `{"command":"x"}`, up, 400, fault.Invalid, `field "command" takes []string, not string`},
 		"not JSON":       {"POST", "/v1/run", `hello`, up, 400, fault.Invalid, "not JSON"},
+		"not UTF-8":      {"POST", "/v1/run", "{\"command\":[\"\xff\"]}", up, 400, fault.Invalid, "not UTF-8"},
 		"cut off":        {"POST", "/v1/run", `{"command":`, up, 400, fault.Invalid, "not JSON"},
 		"no body":        {"POST", "/v1/run", "", up, 400, fault.Invalid, "no body"},
 		"two values":     {"POST", "/v1/run", "{}{}", up, 400, fault.Invalid, "more than one"},

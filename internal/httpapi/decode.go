@@ -1,23 +1,32 @@
 package httpapi
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
 )
 
 // decode reads a request's body into out: one JSON value without unknown fields.
 func decode(r *http.Request, out any) error {
-	dec := json.NewDecoder(r.Body)
+	// Reading to the end also lets net/http notice when the client goes.
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return malformed(err)
+	}
+	if !utf8.Valid(body) { // encoding/json would make other strings of it
+		return fault.New(fault.Invalid, "the request is not UTF-8")
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(out); err != nil {
 		return malformed(err)
 	}
-	// Reading to the end also lets net/http notice when the client goes.
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return fault.New(fault.Invalid, "the request has more than one JSON value")
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/logattr"
 )
 
@@ -32,6 +33,9 @@ func statusOf(err error) int {
 		return http.StatusMethodNotAllowed
 	case isTooLarge(err):
 		return http.StatusRequestEntityTooLarge
+	}
+	if _, wake := errors.AsType[*instance.WakeError](err); wake {
+		return http.StatusServiceUnavailable // whatever the reason; it is in the code
 	}
 	return statuses[fault.KindOf(err)]
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -128,6 +129,10 @@ func copyOf(r *http.Request) (guestproto.Copy, error) {
 	req := guestproto.Copy{Path: q.Get("path")}
 	if !strings.HasPrefix(req.Path, "/") {
 		return req, fault.New(fault.Invalid, "parameter path is %q, not an absolute path in the VM", req.Path)
+	}
+	if !utf8.ValidString(req.Path) { // the guest would be told of another
+		return req, fault.New(fault.Invalid, "parameter path is %q, which is not UTF-8", req.Path).
+			WithHint("copy the folder that it is in")
 	}
 	for name, to := range map[string]*bool{"owners": &req.Owners, "extract": &req.Extract} {
 		if v := q.Get(name); v != "" {

@@ -152,7 +152,7 @@ func TestCopyInGivenUp(t *testing.T) {
 
 func TestCopyParameters(t *testing.T) {
 	s := &Server{}
-	for _, query := range []string{"", "path=", "path=f", "path=/f&owners=maybe", "path=/f&extract=2"} {
+	for _, query := range []string{"", "path=", "path=f", "path=/f&owners=maybe", "path=/f&extract=2", "path=/%ff"} {
 		err := s.readFiles(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/v1/instances/box/files?"+query, nil))
 		wantFault(t, err, fault.Invalid, "parameter")
 	}

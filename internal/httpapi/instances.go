@@ -198,7 +198,7 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 	status := s.conf.Status()
 	info := api.InstanceInfo{
 		Instance: instanceOf(v), Hibernated: v.Hibernated,
-		Driver: status.Backend, Isolation: status.Isolation,
+		Driver: status.Backend, Isolation: status.Isolation, HarnessVersion: v.Harness,
 		MemoryMB: v.Spec.Memory.MiB(), VCPUs: v.Spec.VCPUs, DiskMB: v.Spec.Disk.MiB(),
 		PauseAfter: int64(v.Spec.PauseAfter / time.Second), StopAfter: int64(v.Spec.StopAfter / time.Second), Why: v.Why, Holds: []api.Hold{},
 		ExposePorts: []int{},
@@ -208,6 +208,9 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 	}
 	for _, h := range v.Holds {
 		info.Holds = append(info.Holds, api.Hold{Owner: h.Owner, Since: h.Since})
+	}
+	if err := v.Trouble(); err != nil {
+		info.Trouble = err.Error() + "; " + fault.HintOf(err)
 	}
 	info.MemoryUsed, info.DiskUsed = usage(v.Memory), usage(v.DiskUse)
 	s.answer(w, r, http.StatusOK, info)
@@ -234,7 +237,11 @@ func (s *Server) change(do func(Instances, context.Context, string) error, statu
 		if err := do(s.conf.Instances, r.Context(), string(v.ID)); err != nil {
 			return err
 		}
-		s.answer(w, r, http.StatusOK, api.Outcome{Status: status, ID: string(v.ID)})
+		out := api.Outcome{Status: status, ID: string(v.ID)}
+		if now, err := s.conf.Instances.Get(out.ID); err == nil { // or it is deleted
+			out.State = now.State.Wire()
+		}
+		s.answer(w, r, http.StatusOK, out)
 		return nil
 	}
 }

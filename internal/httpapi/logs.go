@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -89,7 +90,7 @@ func entryOf(id instance.ID, l instance.LogLine) api.LogEntry {
 		e.Line = "older lines were dropped: the log has reached its limit"
 		return e
 	}
-	e.Open = l.Open
+	e.Open, e.End = l.Open, l.End
 	setLine(&e, l.Text)
 	return e
 }
@@ -100,16 +101,22 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	defer stop()
 	out := s.stream(w)
 	out.flush()
+	out.events(r.Context(), changes)
+	return nil
+}
+
+// events sends changes until there are no more, or the client has gone.
+func (l *lineStream) events(ctx context.Context, changes <-chan instance.Change) {
 	for {
 		select {
 		case c, ok := <-changes:
-			if !ok || !out.send(api.Event{
+			if !ok || !l.send(api.Event{
 				TS: c.Time.UTC(), ID: string(c.ID), Handle: c.Handle, From: c.From.String(), To: c.To.String(), Why: c.Why,
 			}) {
-				return nil
+				return
 			}
-		case <-r.Context().Done():
-			return nil
+		case <-ctx.Done():
+			return
 		}
 	}
 }

@@ -33,16 +33,16 @@ func (s *Server) routes() []route {
 	done := api.Outcome{}
 	return []route{
 		{method: http.MethodGet, path: "/v1/status", handle: s.status, does: "What the daemon is", out: api.Status{}},
-		{method: http.MethodPost, path: "/v1/shutdown", handle: s.shutdown, does: "Put all instances to sleep, or stop them, then the daemon", out: done, query: []string{"stop"}},
+		{method: http.MethodPost, path: "/v1/shutdown", handle: s.shutdown, does: "Put all instances to sleep, or stop them, then the daemon: an Outcome, then the changes of state", out: api.Event{}, query: []string{"stop"}, lines: true},
 		{method: http.MethodPost, path: "/v1/run", handle: s.run, does: "Run a command in a VM of its own, as an attach stream", in: api.RunRequest{}},
 		{method: http.MethodPost, path: "/v1/instances", handle: s.createInstance, does: "Create an instance, or start a stopped one of that handle", in: api.CreateRequest{}, out: api.Created{}},
 		{method: http.MethodGet, path: "/v1/instances", handle: s.listInstances, does: "List instances", out: []api.Instance{}, query: []string{"state"}},
 		{method: http.MethodPost, path: "/v1/instances/prune", handle: s.pruneInstances, does: "Delete instances stopped for long", out: api.Pruned{}, query: []string{"older_than"}},
 		{method: http.MethodGet, path: one, handle: s.instanceInfo, does: "All about an instance", out: api.InstanceInfo{}},
 		{method: http.MethodDelete, path: one, handle: s.change(Instances.Delete, "deleted"), does: "Delete an instance", out: done},
-		{method: http.MethodPost, path: one + "/start", handle: s.change(Instances.Start, api.StateRunning), does: "Enable and start", out: done},
+		{method: http.MethodPost, path: one + "/start", handle: s.change(Instances.Start, api.StateStarting), does: "Enable and start", out: done},
 		{method: http.MethodPost, path: one + "/stop", handle: s.stop, does: "Stop the VM; a trigger starts it again, or wakes it where it was", in: api.StopRequest{}, out: done},
-		{method: http.MethodPost, path: one + "/restart", handle: s.change(Instances.Restart, api.StateRunning), does: "Stop and start", out: done},
+		{method: http.MethodPost, path: one + "/restart", handle: s.change(Instances.Restart, "restarting"), does: "Stop and start", out: done},
 		{method: http.MethodPost, path: one + "/disable", handle: s.change(Instances.Disable, "disabled"), does: "Stop the VM; only a start starts it again", out: done},
 		{method: http.MethodPost, path: one + "/pause", handle: s.change(Instances.Pause, api.StatePaused), does: "Stop the vCPUs", out: done},
 		{method: http.MethodPost, path: one + "/resume", handle: s.change(Instances.Resume, api.StateRunning), does: "Wake", out: done},
@@ -98,6 +98,7 @@ func (s *Server) byMethod(routes []route) handle {
 func (s *Server) guard(h handle) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer s.rescue(w, r)
+		defer s.track(w)()
 		err := s.admit(r)
 		if err == nil {
 			err = h(w, r)

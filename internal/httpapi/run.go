@@ -63,8 +63,6 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request, start func(conte
 	if err != nil {
 		return errors.Join(err, process.Close())
 	}
-	s.track(conn)
-	defer s.untrack(conn)
 	log := s.conf.Log.With(logattr.Instance(id))
 	relay := &relay{conn: conn, in: in, run: process, log: log}
 	relay.serve(r.Context())

@@ -77,14 +77,14 @@ type Server struct {
 	uid     int            // of the one user who may call, next to root
 	streams sync.WaitGroup // attach streams: http.Server does not wait for them
 
-	mu    sync.Mutex            // protects what follows
-	conns map[net.Conn]struct{} // of attach streams
+	mu      sync.Mutex                            // protects what follows
+	clients map[*http.ResponseController]struct{} // of the requests that are being served
 }
 
 // New returns a Server that serves the user uid.
 func New(conf Config, uid int) *Server {
 	conf.Limits.complete()
-	s := &Server{conf: conf, uid: uid, conns: map[net.Conn]struct{}{}}
+	s := &Server{conf: conf, uid: uid, clients: map[*http.ResponseController]struct{}{}}
 	s.http = &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: conf.Limits.Header,
@@ -104,7 +104,7 @@ func (s *Server) Serve(ln net.Listener) error {
 
 // Close stops accepting, and returns when every request and stream has ended. It
 // does not end the runs behind the streams: the core does, at the same time. When
-// ctx ends the streams are cut off.
+// ctx ends they are cut off.
 func (s *Server) Close(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { s.setDeadlines(time.Unix(1, 0)) })
 	defer stop()
@@ -116,26 +116,29 @@ func (s *Server) Close(ctx context.Context) error {
 	return err
 }
 
-// Hurry lets go of clients that do not read, after a while. It is called when no run
-// is left, so that only such a client can keep a stream open.
+// Hurry lets go of clients that do not read, or do not end what they send, after a
+// while. It is called when no instance is left, so that only such a client can keep a
+// request open.
 func (s *Server) Hurry() { s.setDeadlines(time.Now().Add(s.conf.Limits.Farewell)) }
 
 func (s *Server) setDeadlines(t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := range s.conns {
-		_ = c.SetDeadline(t) // fails on a connection that has ended, which is the aim
+	for c := range s.clients {
+		// They fail on a connection that has ended, which is the aim.
+		_, _ = c.SetReadDeadline(t), c.SetWriteDeadline(t)
 	}
 }
 
-func (s *Server) track(c net.Conn) {
+// track notes whom a request comes from, until done is called.
+func (s *Server) track(w http.ResponseWriter) (done func()) {
+	c := http.NewResponseController(w)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conns[c] = struct{}{}
-}
-
-func (s *Server) untrack(c net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
+	s.clients[c] = struct{}{}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.clients, c)
+	}
 }

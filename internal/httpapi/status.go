@@ -12,11 +12,17 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// shutdown answers POST /v1/shutdown. The answer comes before the end: who waits for
-// that waits for the daemon's lock.
+// shutdown answers POST /v1/shutdown: an Outcome at once, then the changes of state that
+// the shutdown brings about. The daemon ends after the last: who waits for that waits
+// for its lock.
 func (s *Server) shutdown(w http.ResponseWriter, r *http.Request) error {
-	s.answer(w, r, http.StatusOK, api.Outcome{Status: "stopping"})
+	changes, stop := s.conf.Instances.Watch()
+	defer stop()
 	s.conf.Shutdown(r.URL.Query().Get("stop") == "true")
+	out := s.stream(w)
+	if out.send(api.Outcome{Status: "stopping"}) {
+		out.events(r.Context(), changes)
+	}
 	return nil
 }
 

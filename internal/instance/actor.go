@@ -268,8 +268,11 @@ func (a *actor) finish(r result) {
 func (a *actor) lost() {
 	l := a.live
 	a.live = nil
+	l.pumps.Wait() // what it wrote comes before what is said of its end
 	if a.snap.State != Stopping {
 		a.note(l.cause())
+	} else if !l.over.Load() {
+		a.conclude("the VM was stopped")
 	}
 }
 

@@ -29,7 +29,7 @@ func (s *Set) copy(ctx context.Context, ref string, do func(Guest) ([]string, er
 	}
 	h, l, err := a.hold(ctx, Acquire, "cp")
 	if err != nil {
-		return nil, s.refuse(a, err)
+		return nil, s.wakeError(a, err)
 	}
 	defer a.release(h)
 	notes, err := do(l.guest)

@@ -66,6 +66,49 @@ func TestTrouble(t *testing.T) {
 	})
 }
 
+// TestTroubleOfInstance lets the host fail an instance that stays: its log and its view
+// tell, and so does each command that ends in it.
+func TestTroubleOfInstance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.runs = time.Minute
+		w.trouble = fault.New(fault.Exhausted, "no room").By(fault.Host).WithHint("make some")
+		s := NewSet(w.world())
+		v := create(t, s, "web")
+		x, err := s.Exec(t.Context(), "web", ExecSpec{Command: []string{"dd"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		const hint = "make some; then: aegis instance restart web"
+		f, err := x.Recv()
+		if err != nil || f.Type != frame.Notice || !strings.Contains(string(f.Payload), hint) {
+			t.Errorf("first frame: %d, %q, %v", f.Type, f.Payload, err)
+		}
+		f, err = x.Recv()
+		if status, statusErr := f.Status(); err != nil || statusErr != nil || status != 7 {
+			t.Errorf("second frame: %d, %v, %v", status, err, statusErr)
+		}
+		if log, want := w.logs[v.ID].String(), "[system] no room; "+hint+"\n"; !strings.HasPrefix(log, want) || strings.Count(log, want) != 1 {
+			t.Errorf("log = %q", log)
+		}
+		if err := errors.Join(x.Close(), s.Start(t.Context(), "web")); err != nil {
+			t.Error(err)
+		}
+		if v, err := s.Get("web"); err != nil || v.Trouble() == nil || fault.HintOf(v.Trouble()) != hint {
+			t.Errorf("trouble of %v: %v, %v", v.State, v.Trouble(), err)
+		}
+		if err := s.Stop(t.Context(), "web"); err != nil {
+			t.Error(err)
+		}
+		if v, err := s.Get("web"); err != nil || v.Trouble() != nil {
+			t.Errorf("trouble without a machine: %v, %v", v.Trouble(), err)
+		}
+		if err := s.Close(t.Context(), StopAll); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestExitFault(t *testing.T) {
 	for _, test := range []struct {
 		exit  vmm.Exit

@@ -7,12 +7,12 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
-	"github.com/xfeldman/aegisvm/internal/logattr"
 )
 
 // ExecSpec is a command to run in an instance that exists.
@@ -33,8 +33,10 @@ type Exec struct {
 	live  *live
 	id    guestproto.ExecID
 	att   Attachment
-	over  bool // Recv has seen the end
+	over  atomic.Bool // Recv has seen the end
 	close func() error
+
+	notices notices
 }
 
 // Exec runs a command in an instance, which it wakes and holds awake until the
@@ -51,7 +53,7 @@ func (s *Set) Exec(ctx context.Context, ref string, spec ExecSpec) (*Exec, error
 	id := newExecID()
 	h, l, err := a.hold(ctx, Acquire, "exec "+string(id))
 	if err != nil {
-		return nil, s.refuse(a, err)
+		return nil, s.wakeError(a, err)
 	}
 	x := &Exec{set: s, actor: a, live: l, id: id}
 	if err := l.guest.Spawn(ctx, a.execRequest(id, spec)); err != nil {
@@ -64,7 +66,7 @@ func (s *Set) Exec(ctx context.Context, ref string, spec ExecSpec) (*Exec, error
 		return nil, x.explain(err)
 	}
 	x.close = sync.OnceValue(func() error {
-		if !x.over {
+		if !x.over.Load() {
 			x.kill(ctx)
 		}
 		err := x.att.Close()
@@ -98,21 +100,20 @@ func (a *actor) execRequest(id guestproto.ExecID, spec ExecSpec) guestproto.Spaw
 func (x *Exec) ID() guestproto.ExecID { return x.id }
 
 // Recv implements Attachment. What the command writes is stored in the instance's
-// log as well.
+// log as well. When its machine has suffered from the host, a Notice before the Exit
+// says so.
 func (x *Exec) Recv() (frame.Frame, error) {
-	f, err := x.att.Recv()
+	f, err := x.notices.recv(x.att, func() error { return x.actor.trouble(x.live) })
 	switch {
 	case errors.Is(err, io.EOF):
 		return f, err
 	case err != nil:
 		return f, x.explain(err)
 	case f.Type == frame.Exit:
-		x.over = true
+		x.over.Store(true)
 	case f.Type == frame.Notice: // for the one who asked, not output
 	case x.actor.output != nil:
-		if err := x.actor.output.Exec(x.id, f.Type, f.Payload); err != nil {
-			x.actor.log.Error("store output", logattr.Err(err))
-		}
+		_ = x.actor.output.Exec(x.id, f.Type, f.Payload) // fails when the instance or the daemon ends
 	}
 	return f, nil
 }

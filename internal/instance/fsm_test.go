@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -262,5 +263,19 @@ func TestTransitions(t *testing.T) {
 				t.Errorf("state = %+v, want %+v", got, c.want)
 			}
 		})
+	}
+}
+
+// TestGlossary holds the table of states in the docs to the states.
+func TestGlossary(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "reference", "glossary.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for state := range Deleted {
+		row := regexp.MustCompile("(?m)^\\| `" + state.Wire() + "` \\|.*\\b" + state.String() + "\\b")
+		if !row.Match(b) {
+			t.Errorf("%s is not in the row of %s", state, state.Wire())
+		}
 	}
 }

@@ -41,29 +41,23 @@ func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
 	if err := spec.Complete(s.world.Defaults); err != nil {
 		return nil, err
 	}
-	a, err := s.add(newRecord(spec))
+	// Or another request of that name would take it for one that is stopped.
+	a, err := s.addIn(newRecord(spec), Booting)
 	if err != nil {
 		return nil, err
 	}
-	if a.output, err = s.world.Logs.Open(a.id); err == nil {
+	if a.output, err = a.openLog(); err == nil {
 		err = a.openDoors()
 	}
 	if err == nil {
 		err = s.world.Store.SaveInstance(ctx, a.record)
 	}
 	if err != nil {
-		a.unborn()
+		s.discard(a)
 		return nil, errors.Join(err, s.world.Ground.Clear(a.id))
 	}
 	a.bornIn(Booting, func(ctx context.Context) result { return a.boot(ctx, nil) }) // refreshes the view, ports included
 	return a, nil
-}
-
-// unborn takes back an instance that was added and does not live.
-func (a *actor) unborn() {
-	a.closeDoors()
-	a.ops.Wait()
-	a.set.remove(a)
 }
 
 // Start enables an instance and returns when its program runs.
@@ -167,6 +161,26 @@ const (
 	PutAsleep                // their memory is saved where that can be, else they are stopped
 	StopAll                  // they are stopped; those that sleep on disk stay as they are
 )
+
+// WakeError is why an instance could not be woken for somebody who needs it: it failed,
+// and was not refused.
+type WakeError struct{ err error }
+
+// Error implements error.
+func (e *WakeError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *WakeError) Unwrap() error { return e.err }
+
+// wakeError tells a wake that failed from one that was refused.
+func (s *Set) wakeError(a *actor, err error) error {
+	err = s.refuse(a, err)
+	switch fault.KindOf(err) { //nolint:exhaustive // the others are failures
+	case fault.Conflict, fault.NotFound, fault.Canceled:
+		return err
+	}
+	return &WakeError{err}
+}
 
 // leave ends an actor with its daemon: see Set.Close.
 func (a *actor) leave(ctx context.Context, how Leaving) error {

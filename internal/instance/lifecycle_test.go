@@ -76,6 +76,68 @@ func TestLifecycle(t *testing.T) {
 	})
 }
 
+// TestMeetsWhatIsBeingMade has others of the same name come while an instance is made:
+// they must take it for one that starts, and not wait for ever if it is not made.
+func TestMeetsWhatIsBeingMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.storeErr = fault.New(fault.Exhausted, "no room")
+		s := NewSet(w.world())
+		made, started := make(chan error), make(chan error)
+		go func() {
+			_, err := s.Create(t.Context(), Spec{Handle: "web", Command: []string{"serve"}})
+			made <- err
+		}()
+		synctest.Wait()
+		if v, err := s.Get("web"); err != nil || v.State != Booting {
+			t.Errorf("it is %v, %v", v.State, err)
+		}
+		go func() { started <- s.Start(t.Context(), "web") }()
+		if err := <-made; fault.KindOf(err) != fault.Exhausted {
+			t.Errorf("create: %v", err)
+		}
+		if err := <-started; fault.KindOf(err) != fault.NotFound {
+			t.Errorf("start: %v", err)
+		}
+		checkNothingLeft(t, w, s)
+		if err := s.Close(t.Context(), StopAll); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestNamedAsAnID gives one instance the id of another for a name.
+func TestNamedAsAnID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.runs = 24 * time.Hour
+		s := NewSet(w.world())
+		v := create(t, s, "web")
+		if _, err := s.Run(t.Context(), Spec{Handle: string(v.ID), Command: []string{"x"}}); fault.KindOf(err) != fault.Conflict || !strings.Contains(err.Error(), "web") {
+			t.Errorf("a run of that name: %v", err)
+		}
+		if got, err := s.Get(string(v.ID)); err != nil || got.Spec.Handle != "web" {
+			t.Errorf("the id names %q, %v", got.Spec.Handle, err)
+		}
+		if err := s.Start(t.Context(), "web"); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.Running(); n != 1 {
+			t.Errorf("%d run, want 1", n)
+		}
+		if err := s.Stop(t.Context(), "web"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := s.Running(); n != 0 || s.Len() != 1 {
+			t.Errorf("%d of %d run, want none of one", n, s.Len())
+		}
+		if err := s.Close(t.Context(), StopAll); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newStubWorld()

@@ -18,6 +18,9 @@ import (
 type live struct {
 	guest   Guest
 	program Attachment
+	harness atomic.Value   // string: the build version of the guest's PID 1
+	pumps   sync.WaitGroup // what stores the program's output; ends with the run
+	over    atomic.Bool    // the program's end is in the log
 	wires   *wires
 
 	started time.Time   // the program, or when it was found running
@@ -123,6 +126,14 @@ func (l *live) trouble() error {
 	return nil
 }
 
+// suffered is closed when trouble begins to tell of something; nil is never.
+func (b *body) suffered() <-chan struct{} {
+	if m, ok := b.machine.(vmm.Troubled); ok {
+		return m.Suffered()
+	}
+	return nil
+}
+
 // cause tells a person why the run is over.
 func (l *live) cause() error { return l.why }
 
@@ -154,6 +165,9 @@ func (a *actor) follow(ctx context.Context, l *live, m vmm.Machine) *body {
 		case <-b.over:
 		}
 	})
+	if !a.spec.Ephemeral {
+		a.ops.Go(func() { a.tellTrouble(l, b) })
+	}
 	return b
 }
 
@@ -170,6 +184,7 @@ func (a *actor) link(ctx context.Context, l *live, magic guestproto.Magic, hello
 	if l.guest, err = a.world.Linker.Link(ctx, l.current().machine, magic, hello); err != nil {
 		return err
 	}
+	l.harness.Store(l.guest.Harness())
 	a.ops.Go(func() {
 		<-l.gone
 		_ = l.guest.Close() // there is nobody to tell at its other end
@@ -185,7 +200,11 @@ func (a *actor) attach(ctx context.Context, l *live, offset uint64) error {
 		return err
 	}
 	if !a.spec.Ephemeral {
-		a.ops.Go(func() { a.pump(context.WithoutCancel(ctx), l) })
+		l.pumps.Add(1)
+		a.ops.Go(func() {
+			defer l.pumps.Done()
+			a.pump(context.WithoutCancel(ctx), l)
+		})
 	}
 	return nil
 }

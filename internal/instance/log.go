@@ -29,6 +29,9 @@ type Log interface {
 	// System stores a remark of AegisVM's own.
 	System(text string) error
 
+	// End stores a remark that ends a run of the program: nothing of it follows.
+	End(text string) error
+
 	// Offset returns how far the program's output is stored.
 	Offset() uint64
 
@@ -80,11 +83,14 @@ type LogLine struct {
 	// Open says that the line has no end yet: what is left of a process that ended
 	// without one, or the prompt of one that waits.
 	Open bool
+	// End says that a run of the program is over: a remark that tells how.
+	End bool
 	// Gap says that rotation dropped output before this line; it has no text.
 	Gap bool
 }
 
-// Lines returns lines of an instance's log.
+// Lines returns lines of an instance's log. A follower learns when the Set closes: that
+// is not the end of its instance.
 func (s *Set) Lines(ctx context.Context, ref string, q LogQuery) (iter.Seq2[LogLine, error], error) {
 	a, err := s.find(ref)
 	if err != nil {
@@ -93,5 +99,14 @@ func (s *Set) Lines(ctx context.Context, ref string, q LogQuery) (iter.Seq2[LogL
 	if a.output == nil {
 		return func(func(LogLine, error) bool) {}, nil // of a run: its client has it all
 	}
-	return a.output.Lines(ctx, q), nil
+	return func(yield func(LogLine, error) bool) {
+		for line, err := range a.output.Lines(ctx, q) {
+			if !yield(line, err) || err != nil {
+				return
+			}
+		}
+		if q.Follow && s.isClosing() {
+			yield(LogLine{}, errClosing)
+		}
+	}, nil
 }

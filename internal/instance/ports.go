@@ -114,6 +114,9 @@ type Guest interface {
 	CopyOut(ctx context.Context, req guestproto.Copy, w io.Writer) (notes []string, err error)
 	CopyIn(ctx context.Context, req guestproto.Copy, r io.ReadCloser) (notes []string, err error)
 
+	// Harness returns the build version of the guest's PID 1.
+	Harness() string
+
 	// PowerOff asks for an orderly end; the machine's Wait tells when it came.
 	PowerOff(ctx context.Context, grace time.Duration) error
 

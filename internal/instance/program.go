@@ -75,8 +75,7 @@ func (a *actor) pump(ctx context.Context, l *live) {
 			continue
 		}
 		if err := a.output.Program(f.Type, f.Payload, l.program.Offset()); err != nil {
-			// The program goes on; what it wrote is lost, and the log says so if it can.
-			a.log.ErrorContext(ctx, "store output", logattr.Err(err))
+			return // the log is closed: the next daemon goes on with this frame
 		}
 	}
 }
@@ -87,8 +86,10 @@ func (a *actor) programExited(ctx context.Context, l *live, f frame.Frame) {
 		a.log.ErrorContext(ctx, "program status", logattr.Err(err))
 		status = -1
 	}
-	a.remark("process exited (code=%d)", status)
-	a.tell(request{ev: Event{Kind: Exited}, exit: &programExit{l, status}})
+	a.conclude(fmt.Sprintf("process exited (code=%d)", status))
+	l.over.Store(true)
+	// Apart: the actor may wait for the pump.
+	a.ops.Go(func() { a.tell(request{ev: Event{Kind: Exited}, exit: &programExit{l, status}}) })
 }
 
 // remark writes a system line into the instance's log.
@@ -96,9 +97,15 @@ func (a *actor) remark(format string, args ...any) {
 	if a.output == nil {
 		return
 	}
-	if err := a.output.System(fmt.Sprintf(format, args...)); err != nil {
-		a.log.Error("store remark", logattr.Err(err))
+	_ = a.output.System(fmt.Sprintf(format, args...)) // fails when the instance or the daemon ends
+}
+
+// conclude writes how a run of the program has ended into the instance's log.
+func (a *actor) conclude(text string) {
+	if a.output == nil {
+		return
 	}
+	_ = a.output.End(text) // as above
 }
 
 // remarkNotice writes what a Notice frame says into the instance's log.
@@ -114,7 +121,7 @@ func (a *actor) remarkNotice(f frame.Frame) {
 // note remembers why the instance is stopped, for people.
 func (a *actor) note(err error) {
 	a.record.Why = err.Error()
-	a.remark("%v", err)
+	a.conclude(err.Error())
 }
 
 // remember stores what must outlive the daemon. It fails softly: the instance goes

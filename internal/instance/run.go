@@ -2,13 +2,10 @@ package instance
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
-	"slices"
 	"sync"
 
-	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/frame"
 )
@@ -19,8 +16,9 @@ type Run struct {
 	set   *Set
 	actor *actor
 	live  *live
-	last  []byte // payload of the Exit frame, while a Notice goes before it
 	close func() error
+
+	notices notices
 }
 
 // Run makes an ephemeral instance and returns when its program runs. When ctx
@@ -35,7 +33,7 @@ func (s *Set) Run(ctx context.Context, spec Spec) (*Run, error) {
 		return nil, err
 	}
 	if err := a.openDoors(); err != nil {
-		a.unborn()
+		s.discard(a)
 		return nil, err
 	}
 	a.refresh()
@@ -65,16 +63,7 @@ func (r *Run) ID() ID { return r.actor.id }
 // Recv implements Attachment. When the VM ends under the program the error says
 // why; when the program has suffered from its host, a Notice before the Exit does.
 func (r *Run) Recv() (frame.Frame, error) {
-	if r.last != nil {
-		f := frame.Frame{Type: frame.Exit, Payload: r.last}
-		r.last = nil
-		return f, nil
-	}
-	f, err := r.live.program.Recv()
-	if trouble := r.live.trouble(); err == nil && f.Type == frame.Exit && trouble != nil {
-		r.last = slices.Clone(f.Payload)
-		return noticeOf(trouble), nil
-	}
+	f, err := r.notices.recv(r.live.program, r.live.trouble)
 	if err == nil || errors.Is(err, io.EOF) {
 		return f, err
 	}
@@ -82,12 +71,6 @@ func (r *Run) Recv() (frame.Frame, error) {
 		return f, r.set.explain(r.live.cause())
 	}
 	return f, fault.Wrap(fault.Unavailable, err, "lost the connection to the VM").By(fault.Guest)
-}
-
-// noticeOf puts an error beside the output.
-func noticeOf(err error) frame.Frame {
-	body, _ := json.Marshal(api.ErrorOf(err)) // of strings; cannot fail
-	return frame.Frame{Type: frame.Notice, Payload: body}
 }
 
 // Offset implements Attachment.

@@ -275,6 +275,7 @@ func TestSpecComplete(t *testing.T) {
 		"little":       {Command: []string{"x"}, Memory: 1},
 		"negative cpu": {Command: []string{"x"}, VCPUs: -1},
 		"small disk":   {Command: []string{"x"}, Disk: 1},
+		"large disk":   {Command: []string{"x"}, Disk: MaxDisk + 1},
 		"bad env":      {Command: []string{"x"}, Env: map[string]string{"A=B": ""}},
 		"huge":         {Command: []string{"x", string(make([]byte, MaxCommand))}},
 	} {

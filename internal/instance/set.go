@@ -39,6 +39,17 @@ func (s *Set) Len() int {
 	return len(s.actors)
 }
 
+// Running returns how many instances have a machine, or are about to.
+func (s *Set) Running() int {
+	n := 0
+	for _, a := range s.all() {
+		if a.view.Load().State != Stopped {
+			n++
+		}
+	}
+	return n
+}
+
 // List returns all instances, oldest first.
 func (s *Set) List() []View {
 	all := s.all()
@@ -82,8 +93,11 @@ func (s *Set) find(ref string) (*actor, error) {
 	return nil, fault.New(fault.NotFound, "there is no instance %q", ref).WithHint("see: aegis instance list")
 }
 
-// add starts the actor of an instance. The handle is unique from here on.
-func (s *Set) add(r Record) (*actor, error) {
+// add makes the actor of an instance. The handle is unique from here on.
+func (s *Set) add(r Record) (*actor, error) { return s.addIn(r, Stopped) }
+
+// addIn is add, for an instance that is to be seen in a state from the first moment on.
+func (s *Set) addIn(r Record, state State) (*actor, error) {
 	if r.Spec.Handle == "" {
 		r.Spec.Handle = string(r.ID)
 	}
@@ -96,7 +110,14 @@ func (s *Set) add(r Record) (*actor, error) {
 		return nil, fault.New(fault.Conflict, "the name %q is taken by %s", r.Spec.Handle, owner).
 			WithHint("choose another --name, or none")
 	}
+	if other, ok := s.actors[ID(r.Spec.Handle)]; ok {
+		// Or whoever means the one by its id would meet the other.
+		return nil, fault.New(fault.Conflict, "the name %q is the id of %s", r.Spec.Handle, other.spec.Handle).
+			WithHint("choose another --name, or none")
+	}
 	a := newActor(r, s)
+	a.snap.State = state
+	a.refresh()
 	s.actors[r.ID] = a
 	s.handles[r.Spec.Handle] = r.ID
 	return a, nil
@@ -104,6 +125,14 @@ func (s *Set) add(r Record) (*actor, error) {
 
 // begin lets an actor that was added run.
 func (s *Set) begin(a *actor) { s.wg.Go(a.run) }
+
+// discard ends an actor that has not begun. Whoever has found it meanwhile is told.
+func (s *Set) discard(a *actor) {
+	a.closeDoors()
+	s.remove(a)
+	a.snap.State = Deleted
+	s.begin(a)
+}
 
 func (s *Set) remove(a *actor) {
 	s.mu.Lock()
@@ -134,7 +163,7 @@ func newRecord(spec Spec) Record {
 
 // Watch returns a channel of all changes of state from now on. A watcher that does
 // not keep up is let go: its channel is closed. So is every channel when the Set
-// closes. stop ends the watch; it may be called again.
+// has closed. stop ends the watch; it may be called again.
 func (s *Set) Watch() (changes <-chan Change, stop func()) {
 	c := make(chan Change, 256)
 	s.mu.Lock()
@@ -177,10 +206,8 @@ func (s *Set) unwatch(c chan Change) {
 func (s *Set) Close(ctx context.Context, how Leaving) error {
 	s.mu.Lock()
 	s.closing = true
-	for c := range s.watchers {
-		s.unwatch(c)
-	}
 	s.mu.Unlock()
+	defer s.unwatchAll()
 	all := s.all()
 	errs := make([]error, len(all))
 	var wg sync.WaitGroup
@@ -207,6 +234,14 @@ func atOnce(how Leaving, n int) int {
 		return 4
 	}
 	return max(1, n)
+}
+
+func (s *Set) unwatchAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.watchers {
+		s.unwatch(c)
+	}
 }
 
 var errClosing = fault.New(fault.Unavailable, "aegisd is shutting down").WithHint("start it again: aegis up")
@@ -276,7 +311,7 @@ func (s *Set) adopt(ctx context.Context, r Record) error {
 	if err != nil {
 		return err
 	}
-	if a.output, err = s.world.Logs.Open(r.ID); err != nil {
+	if a.output, err = a.openLog(); err != nil {
 		return err
 	}
 	m, err := s.world.Driver.Adopt(ctx, s.world.Ground.Dir(r.ID))

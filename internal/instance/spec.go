@@ -52,7 +52,10 @@ const (
 	MinMemory     = 128 * size.MiB
 	DefaultDisk   = 8 * size.GiB
 	MinDisk       = 8 * size.GiB
-	MaxVCPUs      = 64
+	// MaxDisk is what an emulated guest on a busy host grows a disk to within its boot;
+	// the time grows faster than the size.
+	MaxDisk  = 2 * size.TiB
+	MaxVCPUs = 64
 	// MaxCommand bounds command and environment together: they travel in one
 	// message of the guest protocol.
 	MaxCommand = 512 * size.KiB
@@ -88,6 +91,8 @@ func (s *Spec) Complete(d Defaults) error {
 		return fault.New(fault.Invalid, "%d vCPUs cannot be had", s.VCPUs).WithHint("give it --cpus 1 to %d", MaxVCPUs)
 	case s.Disk < MinDisk:
 		return fault.New(fault.Invalid, "a disk of %v is too small", s.Disk).WithHint("give it --disk %dG or more; it takes only what is written", MinDisk/size.GiB)
+	case s.Disk > MaxDisk:
+		return fault.New(fault.Invalid, "a disk of %v is too large", s.Disk).WithHint("give it --disk %dT or less", MaxDisk/size.TiB)
 	case s.bulk() > MaxCommand:
 		return fault.New(fault.Invalid, "command and environment of %v are too large", s.bulk()).
 			WithHint("keep them under %v; pass large data through stdin or a file", MaxCommand)

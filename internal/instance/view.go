@@ -22,6 +22,10 @@ type View struct {
 	// Memory and DiskUse measure what the instance takes of the host now.
 	Memory  func() (size.Bytes, error)
 	DiskUse func() (size.Bytes, error)
+	// Harness is the build version of the machine's PID 1; "" without a machine.
+	Harness string
+	// Trouble tells what its machine has suffered from the host, or nil.
+	Trouble func() error
 }
 
 // HoldView is one reason to be awake.
@@ -56,7 +60,10 @@ func (s State) Wire() string {
 // refresh publishes the actor's state to readers.
 func (a *actor) refresh() {
 	a.record.Enabled = a.snap.Enabled
-	v := &View{Record: a.record, State: a.snap.State, Hibernated: a.snap.Hibernated, Goal: a.snap.Goal, Memory: noMemory}
+	v := &View{
+		Record: a.record, State: a.snap.State, Hibernated: a.snap.Hibernated, Goal: a.snap.Goal,
+		Memory: noMemory, Trouble: noTrouble,
+	}
 	v.DiskUse = func() (size.Bytes, error) { return a.world.Ground.DiskUse(a.id) }
 	v.Spec.Command = slices.Clone(a.spec.Command)
 	v.Spec.Expose = slices.Clone(a.record.Spec.Expose)
@@ -67,6 +74,8 @@ func (a *actor) refresh() {
 		}
 	}
 	if l := a.live; l != nil {
+		v.Harness, _ = l.harness.Load().(string) // none was asked of one that was found paused
+		v.Trouble = func() error { return a.trouble(l) }
 		if b := l.current(); b != nil {
 			v.Memory = func() (size.Bytes, error) {
 				u, err := b.machine.Usage()
@@ -78,3 +87,5 @@ func (a *actor) refresh() {
 }
 
 func noMemory() (size.Bytes, error) { return 0, nil }
+
+func noTrouble() error { return nil }

@@ -152,12 +152,12 @@ func (w *stubWorld) LoadInstances(context.Context) ([]Record, error) {
 	return slices.Collect(maps.Values(w.records)), nil
 }
 
-func (w *stubWorld) SaveInstance(_ context.Context, r Record) error {
+func (w *stubWorld) SaveInstance(ctx context.Context, r Record) error {
+	if w.storeErr != nil {
+		return errors.Join(nap(ctx, time.Second), w.storeErr)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.storeErr != nil {
-		return w.storeErr
-	}
 	r.Spec.Expose = slices.Clone(r.Spec.Expose)
 	w.records[r.ID] = r
 	return nil
@@ -208,6 +208,7 @@ func (l *stubLog) Exec(_ guestproto.ExecID, _ frame.Type, data []byte) error {
 	return l.add(string(data))
 }
 func (l *stubLog) System(text string) error { return l.add("[system] " + text + "\n") }
+func (l *stubLog) End(text string) error    { return l.add("[system] " + text + "\n") }
 func (l *stubLog) Offset() uint64           { return l.offset }
 func (l *stubLog) Restart()                 { l.offset = 0 }
 func (l *stubLog) Close() error             { return nil }
@@ -331,8 +332,14 @@ func (m *stubMachine) AttachNetwork(context.Context) (net.Conn, error) {
 	card, _ := net.Pipe() // nothing goes over it
 	return card, m.w.cardErr
 }
-
-func (m *stubMachine) Trouble() error            { return m.w.trouble }
+func (m *stubMachine) Trouble() error { return m.w.trouble }
+func (m *stubMachine) Suffered() <-chan struct{} {
+	c := make(chan struct{})
+	if m.w.trouble != nil {
+		close(c)
+	}
+	return c
+}
 func (m *stubMachine) Usage() (vmm.Usage, error) { return vmm.Usage{}, nil }
 
 // stubGuest runs programs that end after a while.
@@ -358,6 +365,8 @@ func (g *stubGuest) Spawn(_ context.Context, req guestproto.Spawn) error {
 func (g *stubGuest) Kill(context.Context, guestproto.ExecID, int) error {
 	return nil
 }
+
+func (g *stubGuest) Harness() string { return "1.0" }
 
 func (g *stubGuest) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	_, text, err := net.SplitHostPort(addr)

@@ -92,6 +92,33 @@ func TestLinesAcrossRecords(t *testing.T) {
 	}
 }
 
+// TestEndOfRun has two runs of a program, the first of which ends in the middle of a line:
+// the second does not go on with it, and the end is told from other remarks.
+func TestEndOfRun(t *testing.T) {
+	l := open(t, t.TempDir(), DefaultLimits)
+	o := output{l}
+	write(t, l, 12, "all\nlast wor")
+	if err := errors.Join(
+		o.Exec("exec-1", frame.Stdout, []byte("of ")),
+		o.System("trouble"), o.End("process exited (code=1)"),
+		o.Exec("exec-1", frame.Stdout, []byte("exec\n"))); err != nil {
+		t.Fatal(err)
+	}
+	write(t, l, 6, "again\n")
+	want := []string{"all", "trouble", "last wor<open>", "process exited (code=1)", "of exec", "again"}
+	if got := texts(t, l, instance.LogQuery{Tail: -1, Execs: true}); !slices.Equal(got, want) {
+		t.Errorf("lines = %q, want %q", got, want)
+	}
+	if got := texts(t, l, instance.LogQuery{Tail: 2}); !slices.Equal(got, []string{want[3], want[5]}) {
+		t.Errorf("tail = %q", got)
+	}
+	for line, err := range l.Lines(t.Context(), instance.LogQuery{Tail: -1}) {
+		if err != nil || line.Stream != frame.Stdout || line.End != (string(line.Text) == want[3]) {
+			t.Errorf("%q on stream %d ends a run: %v, %v", line.Text, line.Stream, line.End, err)
+		}
+	}
+}
+
 // TestTornEnd cuts a log at every byte: what is whole before the cut is read, and
 // the log goes on behind it.
 func TestTornEnd(t *testing.T) {

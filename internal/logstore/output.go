@@ -26,6 +26,12 @@ func (o output) System(text string) error {
 	return o.put(Record{Stream: frame.Stdout, Source: instance.FromSystem}, []byte(text+"\n"))
 }
 
+// End implements instance.Log. A remark of the stream that exit statuses come on is one
+// that ends a run.
+func (o output) End(text string) error {
+	return o.put(Record{Stream: frame.Exit, Source: instance.FromSystem}, []byte(text+"\n"))
+}
+
 func (o output) put(r Record, data []byte) error {
 	for part := range slices.Chunk(data, maxData) {
 		r.Data = part

@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"slices"
 	"time"
 
+	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
@@ -148,6 +150,12 @@ func (a *assembler) add(r Record) error {
 	if r.Source == 0 {
 		return a.emit(instance.LogLine{Gap: true})
 	}
+	if r.Source == instance.FromSystem && r.Stream == frame.Exit {
+		// What the next run writes does not go on with the last words of this one.
+		if err := a.close(); err != nil {
+			return err
+		}
+	}
 	for data := r.Data; len(data) > 0; {
 		i := bytes.IndexByte(data, '\n')
 		part := data
@@ -173,11 +181,14 @@ func (a *assembler) add(r Record) error {
 // line returns the unfinished line that r goes on with, or a new one.
 func (a *assembler) line(r Record) *instance.LogLine {
 	for _, l := range a.open {
-		if l.Source == r.Source && l.Stream == r.Stream && l.Exec == r.Exec {
+		if l.Source == r.Source && l.Stream == r.Stream && l.Exec == r.Exec && !l.End {
 			return l
 		}
 	}
 	l := &instance.LogLine{Time: r.Time, Stream: r.Stream, Source: r.Source, Exec: r.Exec}
+	if r.Source == instance.FromSystem && r.Stream == frame.Exit {
+		l.Stream, l.End = frame.Stdout, true
+	}
 	a.open = append(a.open, l)
 	return l
 }
@@ -201,6 +212,21 @@ func (a *assembler) emit(l instance.LogLine) error {
 	case !a.yield(l, nil):
 		a.stopped = true
 		return errStop
+	}
+	return nil
+}
+
+// close gives out what the program left without an end of line.
+func (a *assembler) close() error {
+	for _, l := range slices.Clone(a.open) {
+		if l.Source != instance.FromProgram {
+			continue
+		}
+		l.Open = true
+		a.drop(l)
+		if err := a.emit(*l); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ import (
 // Record is one chunk of output.
 type Record struct {
 	Time   time.Time
-	Stream frame.Type // Stdout or Stderr
+	Stream frame.Type // Stdout or Stderr; Exit for a remark that ends a run
 	Source instance.LogSource
 	Exec   guestproto.ExecID // of an exec's output, at most 255 bytes
 	Offset uint64            // end of the chunk in the guest's output log; the program's only

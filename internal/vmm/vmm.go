@@ -155,6 +155,9 @@ type Troubled interface {
 	// as a disk without room, in words for people; else nil. It does no I/O, and tells
 	// the same after the machine has ended.
 	Trouble() error
+
+	// Suffered is closed when Trouble begins to tell of something.
+	Suffered() <-chan struct{}
 }
 
 // Exit tells how a VM ended.

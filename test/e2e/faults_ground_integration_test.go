@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/xfeldman/aegisvm/api"
 )
 
 // TestFaultGround breaks what machines stand on. Each has a home of its own, and
@@ -198,16 +200,67 @@ func TestFaultDisk(t *testing.T) {
 		instances := filepath.Join(h.home, "data", "instances")
 		mount(t, instances, "size=300m")
 		h.up()
-		r := h.background("run", "--", "sh", "-c",
-			"echo ready; while [ ! -e /go ] && dd if=/dev/zero of=/big bs=1M count=64 oflag=append conv=notrunc,fsync 2>/dev/null; do :; done; echo failed; exit 3")
+		r := h.background("run", "--", "sh", "-c", "echo ready; sleep 2;"+writeMuch)
 		r.ready()
+		fill(t, filepath.Join(instances, "filler"))
 		got := r.wait()
+		remove(t, filepath.Join(instances, "filler"))
 		if got.stdout != "failed\n" {
 			t.Errorf("stdout = %q", got.stdout)
 		}
 		h.fails("disk_fills", 3, got)
 		h.works()
 	})
+}
+
+// writeMuch is a program that writes to a disk which has become full on the host.
+const writeMuch = "dd if=/dev/zero of=/big bs=1M count=64 conv=fsync 2>/dev/null || { echo failed; exit 3; }"
+
+// fill writes a file until less than 32 MB are left where it is.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(filepath.Dir(path), &fs); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, make([]byte, int64(fs.Bavail)*fs.Bsize-32<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFaultDiskOfInstance fills the host's disk under an instance that stays: who runs a
+// command in it is told, and with room and a restart all is well again.
+func TestFaultDiskOfInstance(t *testing.T) {
+	h := newHome(t)
+	instances := filepath.Join(h.home, "data", "instances")
+	mount(t, instances, "size=300m")
+	h.up()
+	h.ok("instance", "start", "--name", "full", "--pause-after", "0", "--", "sh", "-c", "echo ready; exec sleep 100000")
+	fill(t, filepath.Join(instances, "filler"))
+	r := h.try("exec", "full", "--", "sh", "-c", writeMuch)
+	if r.status != 3 || r.stdout != "failed\n" {
+		t.Errorf("status %d, stdout %q", r.status, r.stdout)
+	}
+	h.golden("disk_fills_exec", r.stderr)
+	if i := h.info("full"); i.State != api.StateRunning || !strings.Contains(i.Trouble, "disk was full") {
+		t.Errorf("it is %s, in trouble: %q", i.State, i.Trouble)
+	}
+	if r := h.try("run", "--", "true"); r.status != 125 || !strings.Contains(r.stderr, "free some space") {
+		t.Errorf("a run without room: %+v", r)
+	}
+	remove(t, filepath.Join(instances, "filler"))
+	h.ok("instance", "restart", "full")
+	if r := h.try("exec", "full", "--", "sh", "-c", "rm /big && echo well > /note && cat /note"); r.status != 0 || r.stdout != "well\n" || r.stderr != "" {
+		t.Errorf("after the restart: %+v", r)
+	}
+	if out := h.ok("logs", "full"); !strings.HasPrefix(out, "ready\n") || !strings.Contains(out, "[system] the host's disk was full") {
+		t.Errorf("logs: %q", out)
+	}
+	if i := h.info("full"); i.Trouble != "" {
+		t.Errorf("still in trouble: %q", i.Trouble)
+	}
+	h.ok("instance", "delete", "full")
+	h.clean()
 }
 
 // refused checks what is said of a home in which nothing can be.

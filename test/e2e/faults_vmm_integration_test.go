@@ -54,17 +54,32 @@ func TestFaultQEMU(t *testing.T) {
 // and shorter than a boot.
 func (h *host) boots(pid int) {
 	h.t.Helper()
-	for deadline := time.Now().Add(hang); ; time.Sleep(2 * time.Millisecond) {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			h.t.Fatal(err)
-		}
-		_, fields, _ := strings.Cut(string(stat), ") ") // proc(5): utime is the 14th, in 1/100 s
-		if ticks, err := strconv.Atoi(strings.Fields(fields)[11]); err == nil && ticks >= 30 {
-			return
-		}
+	for deadline := time.Now().Add(hang); h.used(pid) < 300*time.Millisecond; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			h.t.Fatal("it does nothing")
 		}
 	}
+}
+
+// used returns the CPU time of a process.
+func (h *host) used(pid int) time.Duration {
+	h.t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	_, fields, _ := strings.Cut(string(stat), ") ") // proc(5): utime is the 14th, in 1/100 s
+	ticks, err := strconv.Atoi(strings.Fields(fields)[11])
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+// cpu returns what a process uses of the CPU in a span of time.
+func (h *host) cpu(pid int, span time.Duration) time.Duration {
+	h.t.Helper()
+	before := h.used(pid)
+	time.Sleep(span)
+	return h.used(pid) - before
 }

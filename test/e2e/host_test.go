@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -107,9 +108,16 @@ func (h *host) close() {
 	}
 }
 
+// patience is how long any one command may take before it counts as one that hangs. It is
+// no measure of speed: hosts of tests are busy.
+var patience = stress(5*time.Minute, 20*time.Minute)
+
 // aegis returns a command of the CLI in this home.
 func (h *host) aegis(args ...string) *exec.Cmd {
-	return h.command(h.t.Context(), args...)
+	h.t.Helper()
+	ctx, cancel := context.WithTimeoutCause(h.t.Context(), patience, fmt.Errorf("aegis %q hangs", args))
+	h.t.Cleanup(cancel)
+	return h.command(ctx, args...)
 }
 
 func (h *host) command(ctx context.Context, args ...string) *exec.Cmd {

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -33,7 +34,7 @@ func (h *host) ok(args ...string) string {
 // eventually waits until a condition that another process brings about holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still not so: %s", what)
 		}
@@ -67,7 +68,8 @@ func TestInstance(t *testing.T) {
 	t.Run("exec in parallel", h.with(testExecParallel))
 	t.Run("exec client goes", h.with(testExecClientGoes))
 	t.Run("shell", h.with(testShell))
-	t.Run("pause and clock", h.with(testPauseClock))
+	t.Run("pause", h.with(testPause))
+	t.Run("clock", h.with(testClock))
 	t.Run("changes", h.with(testChanges))
 }
 
@@ -153,7 +155,8 @@ func testExecTerminal(t *testing.T, h *host) {
 
 func testExecParallel(t *testing.T, h *host) {
 	var wg sync.WaitGroup
-	for i := range stress(20, 50) {
+	total, begin := stress(20, 50), time.Now()
+	for i := range total {
 		wg.Go(func() {
 			want := strconv.Itoa(i)
 			if r := finish(t, h.aegis("exec", "web", "--", "sh", "-c", "echo "+want+"; exit "+want)); r.status != i || r.stdout != want+"\n" {
@@ -162,6 +165,10 @@ func testExecParallel(t *testing.T, h *host) {
 		})
 	}
 	wg.Wait()
+	t.Logf("%d execs at the same time in %v", total, time.Since(begin))
+	if holds := h.info("web").Holds; len(holds) > 0 {
+		t.Errorf("still held by %+v", holds)
+	}
 }
 
 func testExecClientGoes(t *testing.T, h *host) {
@@ -200,37 +207,6 @@ func testShell(t *testing.T, h *host) {
 	}
 }
 
-// testPauseClock compares the clocks after the guest's stood still. The guest's time
-// must lie between the host's before and after it was asked, give or take.
-func testPauseClock(t *testing.T, h *host) {
-	if out := h.ok("instance", "pause", "web"); !strings.HasPrefix(out, "Instance paused: inst-") {
-		t.Errorf("pause: %q", out)
-	}
-	if i := h.info("web"); i.State != api.StatePaused {
-		t.Errorf("state = %s", i.State)
-	}
-	time.Sleep(stress(3*time.Second, 30*time.Second))
-	if out := h.ok("instance", "resume", "web"); !strings.HasPrefix(out, "Instance resumed: inst-") {
-		t.Errorf("resume: %q", out)
-	}
-	before := time.Now()
-	s, err := strconv.ParseFloat(strings.TrimSpace(h.ok("exec", "web", "--", "date", "+%s.%N")), 64)
-	after := time.Now()
-	if err != nil {
-		t.Fatal(err)
-	}
-	const most = 100 * time.Millisecond
-	guest := time.Unix(0, int64(s*1e9))
-	if guest.Before(before.Add(-most)) || guest.After(after.Add(most)) {
-		t.Errorf("the guest has %v, the host had %v before and %v after", guest, before, after)
-	}
-	// An exec wakes by itself, and finds the clock right as well.
-	h.ok("instance", "pause", "web")
-	if out := h.ok("exec", "web", "--", "echo", "awake"); out != "awake\n" {
-		t.Errorf("exec on a paused instance: %q", out)
-	}
-}
-
 func testChanges(t *testing.T, h *host) {
 	h.ok("exec", "web", "--", "sh", "-c", "echo kept > /root/kept")
 	for _, step := range []struct{ command, says, state string }{
@@ -264,8 +240,35 @@ func testChanges(t *testing.T, h *host) {
 	}
 }
 
-// TestProgramEnds has a program that writes as fast as it can, with a follower that
-// does not read, and ends.
+// follow reads an instance's log as it grows, up to a line that begins with last.
+func (h *host) follow(ref, last string) <-chan string {
+	h.t.Helper()
+	cmd := h.aegis("logs", "-f", ref)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	all := make(chan string, 1)
+	go func() {
+		var text strings.Builder
+		for in := bufio.NewScanner(out); in.Scan(); {
+			text.WriteString(in.Text() + "\n")
+			if strings.HasPrefix(in.Text(), last) {
+				break
+			}
+		}
+		_ = cmd.Process.Kill() // it would go on
+		_ = cmd.Wait()         // killed
+		all <- text.String()
+	}()
+	return all
+}
+
+// TestProgramEnds has a program that writes as fast as it can, with a follower that does
+// not read and one that does, and ends.
 func TestProgramEnds(t *testing.T) {
 	h := newHost(t)
 	lines := stress(100_000, 1_000_000)
@@ -277,17 +280,24 @@ func TestProgramEnds(t *testing.T) {
 	if err := stuck.Start(); err != nil {
 		t.Fatal(err)
 	}
+	begin := time.Now()
+	followed := h.follow("job", "[system] process exited")
 	eventually(t, "the program has ended", func() bool { return h.info("job").State == api.StateStopped })
 	if i := h.info("job"); !i.Enabled || i.StoppedAt == nil {
 		t.Errorf("enabled %v, stopped at %v", i.Enabled, i.StoppedAt)
 	}
+	wrote, begin := time.Since(begin), time.Now()
 	out := h.ok("logs", "job")
+	t.Logf("%d lines, %d MB, written in %v, read in %v", lines, len(out)>>20, wrote, time.Since(begin))
 	var want strings.Builder
 	for i := range lines {
 		fmt.Fprintln(&want, i+1)
 	}
 	if got, tail, _ := strings.Cut(out, "[system] "); got != want.String() || tail != "process exited (code=3)\n" {
 		t.Errorf("%d bytes of %d, then %q", len(got), want.Len(), tail)
+	}
+	if got := <-followed; got != out {
+		t.Errorf("a follower got %d bytes of %d", len(got), len(out))
 	}
 	if r := finish(t, h.command(t.Context(), "logs", "--tail", "2", "job")); r.stdout != fmt.Sprintf("%d\n[system] process exited (code=3)\n", lines) {
 		t.Errorf("logs --tail 2: %q", r.stdout)

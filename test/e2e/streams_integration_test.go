@@ -34,6 +34,7 @@ func TestEcho(t *testing.T) {
 	cmd := h.aegis("run", "-i", "--", "sh", "-c", "cat; echo e >&2; exit 7")
 	got, stderr := sha256.New(), &bytes.Buffer{}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = random(n, 1), got, stderr
+	begin := time.Now()
 	_ = cmd.Run() // the status is what is looked at
 	if status := cmd.ProcessState.ExitCode(); status != 7 || stderr.String() != "e\n" {
 		t.Errorf("status %d, stderr %q; want 7, e", status, stderr)
@@ -41,6 +42,7 @@ func TestEcho(t *testing.T) {
 	if !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
 		t.Error("the bytes that came back are not those that went in")
 	}
+	t.Logf("%d MB there and back in %v", n/mb, time.Since(begin))
 }
 
 // periodic checks that everything written to it is text over and over.
@@ -70,12 +72,15 @@ func TestFlood(t *testing.T) {
 	cmd := h.aegis("run", "--", "sh", "-c", fmt.Sprintf("yes | head -c %d", n))
 	got := &periodic{text: "y\n"}
 	cmd.Stdout = got
+	begin := time.Now()
 	if err := cmd.Run(); err != nil || got.bad != nil || got.n != n {
 		t.Errorf("%v, %v, %d bytes, want %d", err, got.bad, got.n, n)
 	}
-	if grown := h.daemonMemory() - before; grown > 48*mb {
+	grown := h.daemonMemory() - before
+	if grown > 48*mb {
 		t.Errorf("the daemon grew by %d MB", grown/mb)
 	}
+	t.Logf("%d MB in %v; the daemon grew by %.1f MB", n/mb, time.Since(begin), float64(grown)/mb)
 }
 
 func TestLongLine(t *testing.T) {
@@ -211,7 +216,7 @@ func TestManyRuns(t *testing.T) {
 	h := newHost(t)
 	h.run("true")
 	before := h.footprint()
-	total := stress(40, 200)
+	total, begin := stress(40, 200), time.Now()
 	slots := make(chan struct{}, 8)
 	var wg sync.WaitGroup
 	for i := range total {
@@ -225,6 +230,7 @@ func TestManyRuns(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	t.Logf("%d runs, 8 at a time, in %v; footprint %+v", total, time.Since(begin), h.footprint())
 	if after := h.footprint(); after != before {
 		t.Errorf("footprint %+v, before %+v\n%v\n%v", after, before, h.processes(), h.instances())
 	}

@@ -47,6 +47,7 @@ func fakeWorld(o *daemon.Options) {
 		"panic-kernel": harm(func() *fake.Host { return host }, func(v *fake.VM) { v.Panic("Kernel panic - not syncing: out of luck") }),
 		"kill-vmm":     harm(func() *fake.Host { return host }, func(v *fake.VM) { v.Die("signal: killed") }),
 		"poweroff":     harm(func() *fake.Host { return host }, func(v *fake.VM) { v.PowerOff() }),
+		"fill-disk":    fillDisk(func() *fake.Host { return host }),
 		"whoami":       whoami,
 	}
 	host = fake.NewHost(func(ctx context.Context, b fake.Boot) vmm.Exit { return guest(ctx, b, what, programs) })
@@ -70,6 +71,18 @@ func harm(host func() *fake.Host, do func(*fake.VM)) guesttest.Program {
 		}
 		<-ctx.Done()
 		return 1
+	}
+}
+
+// fillDisk is a program that writes until its host has no room left.
+func fillDisk(host func() *fake.Host) guesttest.Program {
+	return func(_ context.Context, x *guesttest.IO) int {
+		for _, v := range host().VMs() {
+			v.Suffer(fault.New(fault.Exhausted, "the host's disk was full when the VM wrote to its own").By(fault.Host).
+				WithHint("free some space where AEGIS_HOME is: df -h"))
+		}
+		_, _ = fmt.Fprintln(x.Stdout, "write failed") // a test's output is looked at
+		return 3
 	}
 }
 

@@ -165,6 +165,16 @@ func (m *Machine) dial(ctx context.Context, w *wire, injected error) (net.Conn, 
 	}
 }
 
+// Trouble implements vmm.Troubled.
+func (m *Machine) Trouble() error {
+	m.vm.mu.Lock()
+	defer m.vm.mu.Unlock()
+	return m.vm.trouble
+}
+
+// Suffered implements vmm.Troubled.
+func (m *Machine) Suffered() <-chan struct{} { return m.vm.suffered }
+
 // Usage implements vmm.Machine.
 func (m *Machine) Usage() (vmm.Usage, error) {
 	if err := m.gone(); err != nil {

@@ -34,6 +34,9 @@ type VM struct {
 	memory   *memory       // held since the last save, or since a start on it; may be nil
 	rested   bool          // it was saved and has not run since
 	disks    []vmm.Disk    // as they are now
+
+	trouble  error
+	suffered chan struct{} // closed when trouble is set
 }
 
 func newVM(h *Host, spec vmm.Spec, f Faults) *VM {
@@ -41,6 +44,7 @@ func newVM(h *Host, spec vmm.Spec, f Faults) *VM {
 		host: h, spec: spec, faults: f, disks: slices.Clone(spec.Disks),
 		ctl:  newWire(false),
 		stop: make(chan vmm.Exit, 1), ended: make(chan struct{}), changed: make(chan struct{}),
+		suffered: make(chan struct{}),
 	}
 	if spec.Network {
 		v.net = newWire(true)
@@ -56,6 +60,16 @@ func (v *VM) Panic(detail string) { v.end(vmm.Exit{Reason: vmm.Panicked, Detail:
 
 // PowerOff ends the guest in good order.
 func (v *VM) PowerOff() { v.end(vmm.Exit{Reason: vmm.PoweredOff}) }
+
+// Suffer lets the host fail the guest, which goes on. Machine.Trouble tells of err.
+func (v *VM) Suffer(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.trouble == nil {
+		close(v.suffered)
+	}
+	v.trouble = err
+}
 
 // Inject replaces what goes wrong with this machine from now on. Start, StartDelay
 // and the times counted from Start have no effect any more.

@@ -268,6 +268,14 @@ func (m *Machine) Trouble() error {
 	return nil
 }
 
+// Suffered implements vmm.Troubled.
+func (m *Machine) Suffered() <-chan struct{} {
+	if mon := m.monitor(); mon != nil {
+		return mon.suffered
+	}
+	return nil
+}
+
 // Usage implements vmm.Machine.
 func (m *Machine) Usage() (vmm.Usage, error) {
 	if err := m.gone(); err != nil {

@@ -40,6 +40,7 @@ type qmp struct {
 	trouble  error
 	moving   string        // status in the last MIGRATION event, or ""
 	moved    chan struct{} // closed and replaced at each
+	suffered chan struct{} // closed when trouble is set
 }
 
 type qmpReply struct {
@@ -78,7 +79,10 @@ type qmpGreeting struct {
 
 // newQMP negotiates on conn, which it owns from here on, also after an error.
 func newQMP(ctx context.Context, conn net.Conn) (*qmp, error) {
-	q := &qmp{conn: conn, done: make(chan struct{}), pending: map[uint64]chan qmpReply{}, moved: make(chan struct{})}
+	q := &qmp{
+		conn: conn, done: make(chan struct{}), pending: map[uint64]chan qmpReply{},
+		moved: make(chan struct{}), suffered: make(chan struct{}),
+	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // ends the greeting's read
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(make([]byte, 0, 4096), maxQMPLine)
@@ -132,6 +136,9 @@ func (q *qmp) take(m *qmpMessage) {
 	case m.Event == "SHUTDOWN" && q.shutdown == "":
 		q.shutdown = m.Data.Reason
 	case m.Event == "BLOCK_IO_ERROR":
+		if q.trouble == nil {
+			close(q.suffered)
+		}
 		q.trouble = errDisk(m.Data.NoSpace, m.Data.Reason)
 	case m.Event == "MIGRATION":
 		q.moving = m.Data.Status

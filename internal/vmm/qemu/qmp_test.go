@@ -186,12 +186,23 @@ func TestTrouble(t *testing.T) {
 		`{"event": "BLOCK_IO_ERROR", "data": {"device": "", "reason": "No space left on device", "action": "report"}}`:                  fault.Exhausted,
 		`{"event": "RESUME"}`: "",
 	} {
-		q, m := &qmp{}, qmpMessage{}
+		q, m := &qmp{suffered: make(chan struct{})}, qmpMessage{}
 		if err := json.Unmarshal([]byte(event), &m); err != nil {
 			t.Fatal(err)
 		}
 		q.take(&m)
+		q.take(&m) // a full disk tells of it again and again
 		err := q.Trouble()
+		select {
+		case <-q.suffered:
+			if want == "" {
+				t.Errorf("%s counts as trouble", event)
+			}
+		default:
+			if want != "" {
+				t.Errorf("%s is not told", event)
+			}
+		}
 		if want == "" && err != nil || want != "" && (fault.KindOf(err) != want || fault.BlameOf(err) != fault.Host || fault.HintOf(err) == "") {
 			t.Errorf("%s: %v", event, err)
 		}
