@@ -123,6 +123,14 @@ func killDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	lock, err := presence.AcquireWait(ctx, homeOf(ts).Lock())
 	ts.Check(err)
 	ts.Check(lock.Release())
+	// The kernel closes the files of a process one by one.
+	for {
+		conn, err := presence.Dial(ctx, homeOf(ts).Socket())
+		if err != nil {
+			return
+		}
+		_ = conn.Close() // nothing was said
+	}
 }
 
 func random(ts *testscript.TestScript, neg bool, args []string) {
