@@ -153,6 +153,33 @@ func TestDatagrams(t *testing.T) {
 	}
 }
 
+// What the outside refuses is refused in the guest.
+func TestRefusedDatagrams(t *testing.T) {
+	r := start(t)
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.world.put("udp", "93.184.216.34:9", pc.LocalAddr().String())
+	_ = pc.Close()
+	for _, to := range []string{"93.184.216.34:9", "93.184.216.34:10"} {
+		if _, err := r.guest.Ask(soon(t), ap(to), []byte("x")); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s: %v", to, err)
+		}
+	}
+}
+
+// There are no neighbours, and the guest learns that from the gateway.
+func TestNeighbours(t *testing.T) {
+	r := start(t)
+	if r.reach(t, "192.168.127.77:22") {
+		t.Error("another machine is reachable")
+	}
+	if d := r.denial(t); d.Addr.String() != "192.168.127.77" {
+		t.Error(d)
+	}
+}
+
 func TestDeniedAtOnce(t *testing.T) {
 	r := start(t)
 	for _, to := range []string{"10.0.0.1:80", "127.0.0.1:22", "169.254.169.254:80", "8.20.30.40:22", "192.168.127.1:80", "192.168.127.9:80"} {

@@ -115,6 +115,7 @@ func (n *Network) carryUDP(f *udpFlow) {
 	}()
 	out, err := n.dialOut(f.ctx, "udp", f.dst)
 	if err != nil {
+		n.refused(f.id)
 		return
 	}
 	stop := context.AfterFunc(f.ctx, func() { _ = out.Close() })
@@ -157,6 +158,7 @@ func (n *Network) inbound(f *udpFlow, out net.Conn) {
 				err = errIdle
 			}
 		case errors.Is(err, syscall.ECONNREFUSED): // nobody listens, for now
+			n.refused(f.id)
 		default:
 			err = errIdle
 		}
@@ -165,6 +167,20 @@ func (n *Network) inbound(f *udpFlow, out net.Conn) {
 			return
 		}
 	}
+}
+
+// refused tells the guest that nobody listens where it sent to.
+func (n *Network) refused(id stack.TransportEndpointID) {
+	ip := header.IPv4(make([]byte, header.IPv4MinimumSize+header.UDPMinimumSize))
+	ip.Encode(&header.IPv4Fields{
+		TotalLength: uint16(len(ip)), TTL: 64, Protocol: uint8(udp.ProtocolNumber), //nolint:gosec // 28
+		SrcAddr: id.RemoteAddress, DstAddr: id.LocalAddress,
+	})
+	ip.SetChecksum(^ip.CalculateChecksum())
+	header.UDP(ip[header.IPv4MinimumSize:]).Encode(&header.UDPFields{
+		SrcPort: id.RemotePort, DstPort: id.LocalPort, Length: header.UDPMinimumSize,
+	})
+	n.unreachable(ip, header.ICMPv4PortUnreachable)
 }
 
 // datagram sends b to the guest, from where it sent to.
