@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 )
 
@@ -12,7 +11,7 @@ import (
 // and goes meanwhile.
 func TestListingUnderChange(t *testing.T) {
 	dir, r, c, root := folder(t)
-	const n = 3000
+	const n = 800
 	for i := range n {
 		write(t, filepath.Join(dir, fmt.Sprint("stays", i)), "")
 		write(t, filepath.Join(dir, fmt.Sprint("goes", i)), "")
@@ -115,38 +114,29 @@ func TestListingSizes(t *testing.T) {
 
 // TestWindows: folders that are larger than what is held are told in parts.
 func TestWindows(t *testing.T) {
-	var names []listed
-	for i := range 3 * maxListed {
-		name := fmt.Sprint("name", i)
-		names = append(names, listed{entry{name: name}, cookieOf(name)})
-	}
-	slices.SortFunc(names, compareListed)
-	if names[0].cookie < firstCookie || names[len(names)-1].cookie >= 1<<62 {
-		t.Error("cookies out of range")
-	}
-	w := &window{names: names[:10], whole: false}
-	if _, ok := w.from(ident{}, stat{}, names[9].cookie); ok {
-		t.Error("a window tells of what it does not hold")
-	}
-	if got, ok := w.from(ident{}, stat{}, names[4].cookie); !ok || len(got) != 5 {
-		t.Errorf("%d names, %v", len(got), ok)
-	}
-	if testing.Short() {
-		return
-	}
-	dir, _, c, root := folder(t)
-	const n = 2*maxListed + 1000
-	first := filepath.Join(dir, "first")
-	write(t, first, "")
-	for i := 1; i < n; i++ {
-		path := filepath.Join(dir, fmt.Sprint(i))
-		err := os.Link(first, path)
-		if err != nil { // as many links as the file system takes
-			first = path
-			write(t, path, "")
+	dir, r, c, root := folder(t)
+	r.s.volumes[0].lists.limit = 100
+	const n = 1234
+	for i := range n {
+		write(t, filepath.Join(dir, fmt.Sprint(i)), "")
+		if c := cookieOf(fmt.Sprint(i)); c < firstCookie || c >= 1<<62 {
+			t.Fatalf("cookie %d", c)
 		}
 	}
-	if got := len(c.list(root, maxListReply, false)); got != n+2 {
-		t.Errorf("%d names of %d", got, n+2)
+	told := map[string]bool{}
+	for _, e := range c.list(root, 2000, false) {
+		told[e.name] = true
+	}
+	if len(told) != n+2 {
+		t.Errorf("%d names of %d", len(told), n+2)
+	}
+	w := &window{names: []listed{{cookie: 10}, {cookie: 20}, {cookie: 30}}}
+	for cookie, want := range map[uint64]int{9: 3, 10: 2, 15: 2, 29: 1} {
+		if got, ok := w.from(ident{}, stat{}, cookie); !ok || len(got) != want {
+			t.Errorf("%d names after %d, %v", len(got), cookie, ok)
+		}
+	}
+	if _, ok := w.from(ident{}, stat{}, 30); ok {
+		t.Error("a window tells of what it does not hold")
 	}
 }

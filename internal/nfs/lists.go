@@ -64,8 +64,8 @@ func (w *window) from(id ident, st stat, cookie uint64) ([]listed, bool) {
 	return w.names[i:], w.whole || i < len(w.names)
 }
 
-// readWindow lists the folder dir after the cookie.
-func readWindow(dir *object, cookie uint64) (*window, error) {
+// readWindow lists the folder dir after the cookie, as much as limit.
+func readWindow(dir *object, cookie uint64, limit int) (*window, error) {
 	w := &window{id: dir.st.id, mtime: dir.st.mtime, ctime: dir.st.ctime, after: cookie, whole: true}
 	err := dir.unlocked(func() error {
 		w.names = nil
@@ -73,22 +73,24 @@ func readWindow(dir *object, cookie uint64) (*window, error) {
 			if c := cookieOf(e.name); c > cookie {
 				w.names = append(w.names, listed{e, c})
 			}
-			if len(w.names) == 2*maxListed {
+			if len(w.names) == 2*limit {
 				slices.SortFunc(w.names, compareListed)
-				w.names, w.whole = w.names[:maxListed], false
+				w.names, w.whole = w.names[:limit], false
 			}
 			return true
 		})
 	})
 	slices.SortFunc(w.names, compareListed)
-	if len(w.names) > maxListed {
-		w.names, w.whole = w.names[:maxListed], false
+	if len(w.names) > limit {
+		w.names, w.whole = w.names[:limit], false
 	}
 	return w, err
 }
 
 // lists keeps the windows of listings under way.
 type lists struct {
+	limit int // names in one window
+
 	mu      sync.Mutex
 	windows []*window // the last used first
 }
@@ -107,7 +109,7 @@ func (l *lists) read(dir *object, cookie uint64) (names []listed, w *window, err
 		}
 		l.mu.Unlock()
 	}
-	w, err = readWindow(dir, cookie)
+	w, err = readWindow(dir, cookie, l.limit)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -66,6 +66,7 @@ func openVolume(o Options, e Export) (*volume, error) {
 	v.top = v.local(st).id
 	v.nodes = newTable(v.top, o.MaxNodes)
 	v.files = newFiles(o.MaxFiles)
+	v.lists.limit = maxListed
 	v.syncer = newSyncer(v)
 	v.finder = newFinder(v)
 	v.byStat = v.numbersLie()
