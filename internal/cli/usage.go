@@ -59,15 +59,34 @@ func similarFlag(cmd *cobra.Command, name string) string {
 	return similar(name, names)
 }
 
-// similarCommand is similarFlag for what stands below a command.
-func similarCommand(cmd *cobra.Command, name string) string {
+// synonyms are words that other tools have for ours.
+var synonyms = map[string]string{
+	"ps": "list", "ls": "list", "rm": "delete", "remove": "delete", "create": "start", "kill": "stop",
+	"unpause": "resume", "wake": "resume", "inspect": "info", "attach": "shell", "ssh": "shell", "copy": "cp",
+}
+
+// similarCommand returns the command below cmd, or below one of its groups, that was
+// probably meant, or "".
+func similarCommand(cmd *cobra.Command, typed string) string {
 	var names []string
-	for _, c := range cmd.Commands() {
-		if c.IsAvailableCommand() {
+	for _, word := range []string{typed, synonyms[typed]} {
+		names = names[:0]
+		for _, c := range cmd.Commands() {
+			if !c.IsAvailableCommand() {
+				continue
+			}
+			if c.Name() == word {
+				return word
+			}
+			for _, sub := range c.Commands() {
+				if sub.Name() == word && sub.IsAvailableCommand() {
+					return c.Name() + " " + word
+				}
+			}
 			names = append(names, c.Name())
 		}
 	}
-	return similar(name, names)
+	return similar(typed, names)
 }
 
 // similar returns the one of names that is closest to what was typed, or "" if none has
