@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -65,28 +66,30 @@ var synonyms = map[string]string{
 	"unpause": "resume", "wake": "resume", "inspect": "info", "attach": "shell", "ssh": "shell", "copy": "cp",
 }
 
-// similarCommand returns the command below cmd, or below one of its groups, that was
-// probably meant, or "".
+// similarCommand returns the command below cmd, or of instances, that was probably meant,
+// or "".
 func similarCommand(cmd *cobra.Command, typed string) string {
-	var names []string
 	for _, word := range []string{typed, synonyms[typed]} {
-		names = names[:0]
-		for _, c := range cmd.Commands() {
-			if !c.IsAvailableCommand() {
-				continue
+		if slices.Contains(commandNames(cmd), word) {
+			return word
+		}
+		for _, c := range cmd.Commands() { // most words are those of instances
+			if c.Name() == "instance" && slices.Contains(commandNames(c), word) {
+				return c.Name() + " " + word
 			}
-			if c.Name() == word {
-				return word
-			}
-			for _, sub := range c.Commands() {
-				if sub.Name() == word && sub.IsAvailableCommand() {
-					return c.Name() + " " + word
-				}
-			}
+		}
+	}
+	return similar(typed, commandNames(cmd))
+}
+
+func commandNames(cmd *cobra.Command) []string {
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
 			names = append(names, c.Name())
 		}
 	}
-	return similar(typed, names)
+	return names
 }
 
 // similar returns the one of names that is closest to what was typed, or "" if none has
