@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -59,15 +60,36 @@ func similarFlag(cmd *cobra.Command, name string) string {
 	return similar(name, names)
 }
 
-// similarCommand is similarFlag for what stands below a command.
-func similarCommand(cmd *cobra.Command, name string) string {
+// synonyms are words that other tools have for ours.
+var synonyms = map[string]string{
+	"ps": "list", "ls": "list", "rm": "delete", "remove": "delete", "create": "start", "kill": "stop",
+	"unpause": "resume", "wake": "resume", "inspect": "info", "attach": "shell", "ssh": "shell", "copy": "cp",
+}
+
+// similarCommand returns the command below cmd, or of instances, that was probably meant,
+// or "".
+func similarCommand(cmd *cobra.Command, typed string) string {
+	for _, word := range []string{typed, synonyms[typed]} {
+		if slices.Contains(commandNames(cmd), word) {
+			return word
+		}
+		for _, c := range cmd.Commands() { // most words are those of instances
+			if c.Name() == "instance" && slices.Contains(commandNames(c), word) {
+				return c.Name() + " " + word
+			}
+		}
+	}
+	return similar(typed, commandNames(cmd))
+}
+
+func commandNames(cmd *cobra.Command) []string {
 	var names []string
 	for _, c := range cmd.Commands() {
 		if c.IsAvailableCommand() {
 			names = append(names, c.Name())
 		}
 	}
-	return similar(name, names)
+	return names
 }
 
 // similar returns the one of names that is closest to what was typed, or "" if none has

@@ -34,9 +34,10 @@ func testPause(t *testing.T, h *host) {
 
 // clock is a process in a guest that tells the time when it is asked.
 type clock struct {
-	t   *testing.T
-	ask io.Writer
-	out *bufio.Reader
+	t     *testing.T
+	ask   *io.PipeWriter
+	out   *bufio.Reader
+	ended chan error
 }
 
 func (h *host) clock(ref string) *clock {
@@ -55,13 +56,16 @@ func (h *host) clock(ref string) *clock {
 		_ = stdout.CloseWithError(err) // never fails
 		ended <- err
 	}()
-	h.t.Cleanup(func() {
-		_ = ask.Close() // never fails
-		if err := <-ended; err != nil {
-			h.t.Error(err)
-		}
-	})
-	return &clock{h.t, ask, bufio.NewReader(out)}
+	return &clock{h.t, ask, bufio.NewReader(out), ended}
+}
+
+// close ends the process in good order.
+func (c *clock) close() {
+	c.t.Helper()
+	_ = c.ask.Close() // never fails
+	if err := <-c.ended; err != nil {
+		c.t.Error(err)
+	}
 }
 
 // offset returns by how much the guest's clock is ahead of the host's, and how far that may
@@ -95,6 +99,7 @@ func (c *clock) offset() (ahead, within time.Duration) {
 func testClock(t *testing.T, h *host) {
 	const most = 100 * time.Millisecond
 	c := h.clock("web")
+	defer c.close()
 	for _, pause := range stress([]time.Duration{0, 3 * time.Second}, []time.Duration{0, time.Second, 10 * time.Second, time.Minute, 5 * time.Minute}) {
 		h.ok("instance", "pause", "web")
 		time.Sleep(pause)
