@@ -16,7 +16,7 @@ it is stopped. Commands take its handle, which is its name, or its id.`,
 		Args: unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newInstanceStart(a), newInstanceList(a), newInstanceInfo(a), newInstancePrune(a))
+	cmd.AddCommand(newInstanceStart(a), newInstanceList(a), newInstanceInfo(a), newInstancePrune(a), newInstanceSecrets(a))
 	for _, c := range changes {
 		cmd.AddCommand(newInstanceChange(a, c))
 	}

@@ -60,6 +60,7 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		{"why", i.Why},
 		{"command", commandText(i.Command)},
 		{"image", i.ImageRef},
+		{"secrets", strings.Join(i.SecretKeys, ", ")},
 		{"created", when(&i.CreatedAt)},
 		{"active", when(i.LastActiveAt)},
 		{"stopped", when(i.StoppedAt)},

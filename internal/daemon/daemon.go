@@ -26,6 +26,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/presence"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/store"
+	"github.com/xfeldman/aegisvm/internal/vault"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
@@ -79,16 +80,19 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	set, driver, err := build(ctx, o, parts)
+	c, err := build(ctx, o, parts)
 	if err != nil {
 		return err
 	}
-	if err := set.Recover(ctx); err != nil {
+	if err := c.secrets.Recover(ctx); err != nil {
+		o.Log.ErrorContext(ctx, "secrets cannot be used", logattr.Err(err)) // what needs none goes on
+	}
+	if err := c.set.Recover(ctx); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
 	leaving := newLeave()
-	failed := serve(o, set, driver, ln, leaving, parts)
-	info := driver.Info()
+	failed := serve(o, c, ln, leaving, parts)
+	info := c.driver.Info()
 	o.Log.InfoContext(ctx, "serving", logattr.Version(buildinfo.Version()), logattr.PID(os.Getpid()),
 		logattr.Driver(info.Name), logattr.Accel(info.Accel), logattr.Why(info.Why))
 	if o.Ready != nil {
@@ -129,8 +133,15 @@ func listen(ctx context.Context, home paths.Home, parts *stack) (net.Listener, e
 	return ln, nil
 }
 
+// core is what the API serves.
+type core struct {
+	set     *instance.Set
+	driver  vmm.Driver
+	secrets *vault.Vault
+}
+
 // build makes the core and what it stands on.
-func build(ctx context.Context, o Options, parts *stack) (*instance.Set, vmm.Driver, error) {
+func build(ctx context.Context, o Options, parts *stack) (*core, error) {
 	home := o.Config.Home
 	driver, ground, memory := o.Driver, o.Ground, o.Memory
 	if memory == nil {
@@ -139,23 +150,24 @@ func build(ctx context.Context, o Options, parts *stack) (*instance.Set, vmm.Dri
 	if driver == nil {
 		var err error
 		if driver, err = drivers.Open(ctx, o.Config, o.Log); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	if ground == nil {
 		harness, err := paths.Program("aegis-harness")
 		if err != nil {
-			return nil, nil, fault.Wrap(fault.Unavailable, err, "the program for the VMs is missing").By(fault.Host).
+			return nil, fault.Wrap(fault.Unavailable, err, "the program for the VMs is missing").By(fault.Host).
 				WithHint("install AegisVM again, or run make build in its source")
 		}
 		ground = machine.NewGround(home, harness)
 	}
 	db, err := store.Open(ctx, home.Database())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	parts.push("database", func(context.Context) error { return db.Close() })
-	return instance.NewSet(instance.World{
+	secrets := vault.New(home.MasterKey(), db)
+	set := instance.NewSet(instance.World{
 		Driver: driver,
 		Ground: ground,
 		Linker: guestlink.Linker{Log: o.Log},
@@ -164,11 +176,13 @@ func build(ctx context.Context, o Options, parts *stack) (*instance.Set, vmm.Dri
 			Dir:    func(id instance.ID) string { return home.Instance(string(id)) },
 			Limits: logstore.DefaultLimits,
 		},
+		Secrets:  secrets,
 		Log:      o.Log,
 		Limits:   limits(o.Config),
 		Defaults: instance.Defaults{Memory: o.Config.Memory, VCPUs: o.Config.CPUs, Disk: o.Config.Disk},
 		Memory:   memory,
-	}), driver, nil
+	})
+	return &core{set, driver, secrets}, nil
 }
 
 func limits(c *config.Config) instance.Limits {
@@ -183,13 +197,15 @@ func stopTimeout(c *config.Config) time.Duration {
 }
 
 // serve answers on ln. The channel tells when that fails.
-func serve(o Options, set *instance.Set, driver vmm.Driver, ln net.Listener, leaving *leave, parts *stack) <-chan error {
+func serve(o Options, c *core, ln net.Listener, leaving *leave, parts *stack) <-chan error {
+	set := c.set
 	numbers := metrics.New(set.List)
 	changes, _ := set.Watch() // ends with the set
 	server := httpapi.New(httpapi.Config{
 		Runner:    runner{set},
 		Instances: set,
-		Status:    func() api.Status { return status(o.Config.Home, set, driver) },
+		Secrets:   c.secrets,
+		Status:    func() api.Status { return status(o.Config.Home, set, c.driver) },
 		Shutdown:  leaving.stopAll,
 		Metrics:   numbers.Handler(),
 		Log:       o.Log,

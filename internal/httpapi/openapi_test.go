@@ -40,8 +40,10 @@ func document(t *testing.T) *openapi3.T {
 		op := openapi3.NewOperation()
 		op.Summary = r.does
 		op.Responses = openapi3.NewResponses(openapi3.WithName("default", failure))
-		if strings.Contains(r.path, "{id}") {
-			op.AddParameter(openapi3.NewPathParameter("id").WithSchema(openapi3.NewStringSchema()))
+		for _, p := range []string{"id", "name"} {
+			if strings.Contains(r.path, "{"+p+"}") {
+				op.AddParameter(openapi3.NewPathParameter(p).WithSchema(openapi3.NewStringSchema()))
+			}
 		}
 		for _, q := range r.query {
 			op.AddParameter(openapi3.NewQueryParameter(q).WithSchema(openapi3.NewStringSchema()))
@@ -67,7 +69,9 @@ func document(t *testing.T) *openapi3.T {
 		default:
 			answer.WithJSONSchemaRef(schema(r.out))
 		}
-		op.AddResponse(status, answer)
+		if r.out != (refusal{}) {
+			op.AddResponse(status, answer)
+		}
 		doc.AddOperation(r.path, r.method, op)
 	}
 	return doc

@@ -36,6 +36,7 @@ type Running interface {
 type Config struct {
 	Runner    Runner
 	Instances Instances
+	Secrets   Secrets
 	Status    func() api.Status
 	Shutdown  func()       // begins to end the daemon, with all instances; returns at once
 	Metrics   http.Handler // serves GET /v1/metrics

@@ -20,6 +20,7 @@ type request struct {
 	gaveUp bool
 	exit   *programExit // of Exited
 	letGo  bool         // the daemon leaves; machine and files stay as they are
+	grant  *grant       // of other secrets
 }
 
 // hold is one reason to be awake. It belongs to the actor from the Acquire on; its
@@ -56,6 +57,7 @@ type actor struct {
 	first   func(context.Context) result
 	snap    Snap
 	record  Record
+	given   []string                // names of the secrets that the program was started with
 	since   time.Time               // of the state
 	live    *live                   // the machine, while there is one
 	cancel  context.CancelCauseFunc // ends the operation in flight
@@ -88,6 +90,7 @@ func newActor(r Record, w *World) *actor {
 		done:    make(chan result, 1),
 		snap:    Snap{Enabled: r.Enabled},
 		record:  r,
+		given:   r.Spec.Secrets,
 		since:   time.Now(),
 		timer:   t,
 	}
@@ -163,6 +166,9 @@ func (a *actor) take(r request) {
 	switch {
 	case r.gaveUp:
 		a.forget(r.hold)
+		return
+	case r.grant != nil:
+		r.grant.take(a)
 		return
 	case r.exit != nil:
 		r.ev.Kind = a.programEnded(*r.exit)
@@ -264,6 +270,7 @@ func (a *actor) perform(e Effect) {
 	l := a.live
 	switch e.Do {
 	case DoBoot:
+		a.given = a.record.Spec.Secrets
 		a.begin(a.boot)
 	case DoPause:
 		a.begin(func(ctx context.Context) result { return result{err: l.machine.Pause(ctx)} })

@@ -139,6 +139,11 @@ func (a *actor) boot(ctx context.Context) result {
 	if err := a.world.admit(a.spec.Memory); err != nil {
 		return result{err: err}
 	}
+	// Not the record's: those may change meanwhile.
+	env, err := a.world.environment(ctx, a.given, a.spec.Command, a.spec.Env)
+	if err != nil {
+		return result{err: err}
+	}
 	recipe, err := a.world.Ground.Prepare(ctx, a.id, a.spec, a.record.Magic)
 	if err != nil {
 		return result{err: err}
@@ -155,7 +160,7 @@ func (a *actor) boot(ctx context.Context) result {
 		if err := a.link(ctx, l, a.hello()); err != nil {
 			return err
 		}
-		if err := l.guest.Spawn(ctx, a.program()); err != nil {
+		if err := l.guest.Spawn(ctx, a.program(env)); err != nil {
 			return err
 		}
 		return a.attach(ctx, l, 0)
@@ -403,11 +408,11 @@ func (a *actor) hello() guestproto.Hello {
 // back to it. A link that only broke is made again within a second.
 const lonelyOff = 15 * time.Second
 
-func (a *actor) program() guestproto.Spawn {
+func (a *actor) program(env []string) guestproto.Spawn {
 	spawn := guestproto.Spawn{
 		ID:      guestproto.ProgramID,
 		Command: a.spec.Command,
-		Env:     envList(a.spec.Env),
+		Env:     env,
 		Workdir: a.spec.Workdir,
 		User:    a.spec.User,
 		TTY:     a.spec.TTY,
@@ -429,15 +434,6 @@ func envList(env map[string]string) []string {
 	for _, k := range slices.Sorted(maps.Keys(env)) {
 		out = append(out, k+"="+env[k])
 	}
-	return out
-}
-
-func mergeEnv(base, over map[string]string) map[string]string {
-	out := maps.Clone(base)
-	if out == nil {
-		out = map[string]string{}
-	}
-	maps.Copy(out, over)
 	return out
 }
 

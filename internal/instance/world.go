@@ -15,6 +15,7 @@ type World struct {
 	Linker   Linker
 	Store    Store
 	Logs     Logs
+	Secrets  Secrets
 	Log      *slog.Logger
 	Limits   Limits
 	Defaults Defaults
