@@ -59,7 +59,7 @@ func readSecret(r *http.Request) (secret.Value, error) {
 	if err := decode(r, &req); err != nil {
 		return secret.Value{}, err
 	}
-	return secret.New(req.Value), nil
+	return secret.New(req.Value), secret.CheckValue(req.Value)
 }
 
 // listSecrets answers GET /v1/secrets.
