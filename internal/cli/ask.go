@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,28 +21,59 @@ const maxTyped = 4095
 // terminal is as it was when ask returns.
 func (a *app) ask(ctx context.Context, prompt string) (string, error) {
 	fd := int(a.in.Fd())
-	before, err := term.GetState(fd)
+	restore, err := silence(fd)
 	if err != nil {
 		return "", fmt.Errorf("ask on the terminal: %w", err)
 	}
 	defer func() {
-		_ = term.Restore(fd, before)       // an error means that the terminal has gone
+		restore()
 		_, _ = io.WriteString(a.err, "\n") // the line end that was typed is not shown
 	}()
 	_, _ = io.WriteString(a.err, prompt) // as in say
-	line, err := awaiting(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
-	switch {
-	case errors.Is(err, io.EOF):
-		return "", nil // nothing was typed
-	case err != nil:
+	line, err := awaiting(ctx, func() ([]byte, error) { return typedLine(fd) })
+	if err != nil {
 		return "", err
+	}
+	const hint = "put it in a file, and that on stdin: < FILE"
+	switch {
 	case drain(fd):
 		// The rest would go to the shell, which would run it and remember it.
-		return "", fault.New(fault.Invalid, "more than one line was typed or pasted").WithHint("put it in a file, and that on stdin: < FILE")
+		return "", fault.New(fault.Invalid, "more than one line was typed or pasted").WithHint(hint)
 	case len(line) >= maxTyped:
-		return "", fault.New(fault.Invalid, "a line of more than %d letters cannot be typed", maxTyped).WithHint("put it in a file, and that on stdin: < FILE")
+		return "", fault.New(fault.Invalid, "a line of more than %d letters cannot be typed", maxTyped).WithHint(hint)
 	}
 	return string(line), nil
+}
+
+// silence makes a terminal show nothing of what is typed. Lines can still be edited,
+// and Ctrl-C still is a signal.
+func silence(fd int) (restore func(), err error) {
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	mode, err := unix.IoctlGetTermios(fd, getTermios)
+	if err != nil {
+		return nil, err
+	}
+	mode.Lflag = mode.Lflag&^(unix.ECHO|unix.ECHONL) | unix.ICANON | unix.ISIG
+	mode.Iflag |= unix.ICRNL
+	// An error means that the terminal has gone.
+	return func() { _ = term.Restore(fd, before) }, unix.IoctlSetTermios(fd, setTermios, mode)
+}
+
+// typedLine returns the next line, without its end. It is empty if Ctrl-D was typed.
+func typedLine(fd int) ([]byte, error) {
+	for buf := make([]byte, maxTyped+1); ; {
+		n, err := unix.Read(fd, buf)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, fmt.Errorf("read from the terminal: %w", err)
+		default:
+			return bytes.TrimSuffix(buf[:n], []byte("\n")), nil
+		}
+	}
 }
 
 // drainPause is how long a paste takes at most between two pieces, in milliseconds.

@@ -15,7 +15,8 @@ func newSecret(a *app) *cobra.Command {
 		Long: `Manage secrets. A secret is stored encrypted, under the name of an environment variable, and is never
 shown again. A program has it in its environment when it is started with --secret NAME; so have the
 commands that "aegis exec" runs beside it. It is looked up anew at each start and each exec, so that
-a new value needs no more than a restart.
+a new value needs no more than a restart. --secret '*' gives all there are, where --env does not say
+otherwise; a name that both --secret and --env give is an error.
 
 They are encrypted with master.key in AEGIS_HOME, which is made with the first one. A backup of
 AEGIS_HOME without that file is a backup without the secrets.`,

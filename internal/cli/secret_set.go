@@ -25,10 +25,10 @@ func newSecretSet(a *app) *cobra.Command {
 		Long: `Store a secret, in the place of one of that name if there is one. KEY is the name of an environment
 variable; the value is UTF-8 text of 1 MB at most. The daemon is started if it does not run.
 
-The value is what stdin holds, without the line end at its end, as in $(command): "echo hello" gives
-"hello". All other line ends stay as they are; with --exact that one stays too. On a terminal it is
-asked for, without showing what is typed. A VALUE on the command line works too, but other users of
-this host can see it in the list of processes, and the shell keeps it in its history.
+The value is what stdin holds, without one line end at its end: "echo hello" gives "hello". All other
+line ends stay as they are; with --exact that one stays too. On a terminal the value is asked for,
+without showing what is typed. A VALUE on the command line works too, but other users of this host can
+see it in the list of processes, and the shell keeps it in its history; "-" there is stdin.
 
 Linux allows 128 KB for an environment variable, and no NUL: larger values can be stored, but not be
 given to programs with --secret.`,

@@ -79,14 +79,14 @@ func (w *World) environment(ctx context.Context, secrets, command []string, envs
 
 // fits says why a secret cannot be a variable of an environment.
 func fits(name string, v secret.Value) error {
-	const other = "a program gets such data through a file or its stdin: aegis cp, aegis run -i; leave out --secret %s"
+	const other = "a program gets such data through a file or its stdin (aegis cp, aegis run -i); ask for other secrets by their names"
 	switch {
 	case len(name)+v.Len()+len("=\x00") > int(maxVariable):
 		return fault.New(fault.Invalid, "the secret %s of %v is too large for an environment variable: Linux allows %v",
-			name, size.Bytes(v.Len()), maxVariable).WithHint(other, name)
+			name, size.Bytes(v.Len()), maxVariable).WithHint(other)
 	case strings.ContainsRune(v.Reveal(), 0):
 		return fault.New(fault.Invalid, "the secret %s has a NUL in it, which no environment variable can have", name).
-			WithHint(other, name)
+			WithHint(other)
 	}
 	return nil
 }

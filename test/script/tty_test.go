@@ -1,6 +1,8 @@
 package script
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,17 +49,60 @@ func TestTerminal(t *testing.T) {
 		}, 125},
 	} {
 		t.Run(name, func(t *testing.T) {
-			x := openTerminal(t, c.program)
+			x := openTerminal(t, "run", "-t", "--", c.program)
 			c.play(x)
 			if got := x.wait(); got != c.status {
 				t.Errorf("status %d, want %d; screen %q", got, c.status, x.screen)
 			}
-			after, err := term.GetState(int(x.tty.Fd()))
-			if err != nil {
-				t.Fatal(err)
+			x.unchanged()
+		})
+	}
+}
+
+// TestAskForSecret types a secret at a terminal, which never shows it and is
+// afterwards as it was.
+func TestAskForSecret(t *testing.T) {
+	long := strings.Repeat("x", 4000)
+	for name, c := range map[string]struct {
+		keys   string
+		says   string
+		status int
+		value  string // "" is that none was stored
+	}{
+		"a line":          {"hunter2 \n", "Secret set: A", 0, "hunter2 "},
+		"a long line":     {long + "\n", "Secret set: A", 0, long},
+		"too long":        {long + long + "\n", "cannot be typed", 2, ""},
+		"a paste":         {"hunter2\nhunter3\n", "more than one line", 2, ""},
+		"without end":     {"hunter2\nhunter3", "more than one line", 2, ""},
+		"nothing":         {"\n", "the value is empty", 2, ""},
+		"Ctrl-D":          {"\x04", "the value is empty", 2, ""},
+		"Ctrl-C":          {"hunter2\x03", "", 130, ""},
+		"taken back":      {"hunter2\x15hunter4\n", "Secret set: A", 0, "hunter4"},
+		"a terminal dies": {"", "", 143, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := openTerminal(t, "secret", "set", "A")
+			x.expect("Value of A: ")
+			x.typed(c.keys)
+			if c.keys == "" {
+				x.signal(syscall.SIGTERM)
 			}
-			if *after != *x.before {
-				t.Error("the terminal is not as it was")
+			if c.says != "" {
+				x.expect(c.says)
+			}
+			if got := x.wait(); got != c.status {
+				t.Errorf("status %d, want %d; screen %q", got, c.status, x.screen)
+			}
+			if strings.Contains(x.shown, "hunter") || strings.Contains(x.shown, "xxx") {
+				t.Errorf("the terminal shows it: %q", x.shown)
+			}
+			x.unchanged()
+			run := exec.CommandContext(t.Context(), "aegis", "run", "--secret", "A", "--", "digest", "A")
+			run.Env = x.cmd.Env
+			out, err := run.Output()
+			want := fmt.Sprintf("A %x\n", sha256.Sum256([]byte(c.value)))
+			if c.value == "" && err == nil || c.value != "" && string(out) != want {
+				t.Errorf("stored is %q, %v; want %q", out, err, c.value)
 			}
 		})
 	}
@@ -69,10 +114,11 @@ type terminal struct {
 	tty    *os.File // the end with the keyboard
 	before *term.State
 	screen string // what expect has not met yet
+	shown  string // all of it
 }
 
-// openTerminal starts `aegis run -t` with a home of its own.
-func openTerminal(t *testing.T, program string) *terminal {
+// openTerminal starts `aegis` with these arguments and a home of its own.
+func openTerminal(t *testing.T, args ...string) *terminal {
 	t.Helper()
 	env := append(os.Environ(), "AEGIS_HOME="+filepath.Join(t.TempDir(), "home"), "TERM=dumb")
 	up := exec.CommandContext(t.Context(), "aegis", "up")
@@ -95,7 +141,7 @@ func openTerminal(t *testing.T, program string) *terminal {
 	if err := pty.Setsize(far, &pty.Winsize{Cols: 91, Rows: 33}); err != nil {
 		t.Fatal(err)
 	}
-	x := &terminal{t: t, tty: far, cmd: exec.CommandContext(t.Context(), "aegis", "run", "-t", "--", program)}
+	x := &terminal{t: t, tty: far, cmd: exec.CommandContext(t.Context(), "aegis", args...)}
 	if x.before, err = term.GetState(int(far.Fd())); err != nil {
 		t.Fatal(err)
 	}
@@ -122,6 +168,7 @@ func (x *terminal) expect(text string) {
 			x.t.Fatalf("%q does not appear: %v; screen %q", text, err, x.screen)
 		}
 		x.screen += string(buf[:n])
+		x.shown += string(buf[:n])
 	}
 	_, x.screen, _ = strings.Cut(x.screen, text)
 }
@@ -144,6 +191,18 @@ func (x *terminal) signal(s syscall.Signal) {
 	x.t.Helper()
 	if err := x.cmd.Process.Signal(s); err != nil {
 		x.t.Fatal(err)
+	}
+}
+
+// unchanged checks that the terminal is as it was before.
+func (x *terminal) unchanged() {
+	x.t.Helper()
+	after, err := term.GetState(int(x.tty.Fd()))
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	if *after != *x.before {
+		x.t.Error("the terminal is not as it was")
 	}
 }
 
