@@ -114,9 +114,10 @@ func launch(t *testing.T, s *Set, spec Spec) View {
 	return v
 }
 
-func execOnce(t *testing.T, s *Set, ref string, env map[string]string) {
+// execOnce runs a command in the instance x.
+func execOnce(t *testing.T, s *Set, env map[string]string) {
 	t.Helper()
-	x, err := s.Exec(t.Context(), ref, ExecSpec{Command: []string{"true"}, Env: env})
+	x, err := s.Exec(t.Context(), "x", ExecSpec{Command: []string{"true"}, Env: env})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +153,7 @@ func TestSecretsInEnvironment(t *testing.T) {
 				if got := v.last(); got != c.program {
 					t.Errorf("program: %q, want %q", got, c.program)
 				}
-				execOnce(t, s, "x", c.execEnv)
+				execOnce(t, s, c.execEnv)
 				if got := v.last(); got != c.exec {
 					t.Errorf("exec: %q, want %q", got, c.exec)
 				}
@@ -178,7 +179,7 @@ func TestSecretsAreResolvedEachTime(t *testing.T) {
 		s, v, _ := newSafeSet(map[string]string{"A": "1"})
 		launch(t, s, Spec{Handle: "x", Secrets: []string{"A"}})
 		v.put("A", "2")
-		execOnce(t, s, "x", nil)
+		execOnce(t, s, nil)
 		if got := v.last(); got != "A=2" {
 			t.Errorf("exec: %q", got)
 		}
@@ -293,7 +294,7 @@ func TestSetAndAddSecrets(t *testing.T) {
 			g, err := s.SetSecrets(t.Context(), "x", []string{"B", "A", "B"})
 			check("set", g, err, Granted{[]string{"A", "B"}, true})
 		}
-		execOnce(t, s, "x", nil)
+		execOnce(t, s, nil)
 		if got := v.last(); got != "A=a B=b E=e" {
 			t.Errorf("exec: %q", got)
 		}
@@ -402,7 +403,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 		}
 		view, err := s.Launch(t.Context(), Spec{Handle: "x", Command: []string{"serve"}, Secrets: []string{"A"}})
 		tell(view.Record, err, w.records)
-		execOnce(t, s, "x", nil)
+		execOnce(t, s, nil)
 		_, err = s.SetSecrets(t.Context(), "x", []string{"A", "LARGE"})
 		tell(err, fault.HintOf(err))
 		w.spawnErr = errors.New("no such program")
