@@ -49,6 +49,7 @@ type Capabilities struct {
 type RunRequest struct {
 	Command  []string          `json:"command"`
 	Env      map[string]string `json:"env,omitempty"`
+	Secrets  []string          `json:"secrets,omitempty"` // names of stored secrets for the environment; "*" is all
 	Handle   string            `json:"handle,omitempty"`
 	Workdir  string            `json:"workdir,omitempty"`
 	User     string            `json:"user,omitempty"`

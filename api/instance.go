@@ -6,6 +6,7 @@ import "time"
 type CreateRequest struct {
 	Command  []string          `json:"command,omitempty"` // may be missing when the handle exists
 	Env      map[string]string `json:"env,omitempty"`
+	Secrets  []string          `json:"secrets,omitempty"` // as in RunRequest; added to those of a handle that exists
 	Handle   string            `json:"handle,omitempty"`
 	ImageRef string            `json:"image_ref,omitempty"`
 	MemoryMB int64             `json:"memory_mb,omitempty"`
@@ -83,6 +84,9 @@ type InstanceInfo struct {
 	Why            string `json:"why,omitempty"`     // why it is stopped
 	Trouble        string `json:"trouble,omitempty"` // what its VM suffers from this host, and what to do
 	Holds          []Hold `json:"holds"`             // what keeps it awake
+	// SecretKeys names the secrets in the environment of its program and execs; "*" is
+	// all that are stored.
+	SecretKeys []string `json:"secret_keys"`
 }
 
 // Hold is one reason for an instance to be awake.

@@ -26,7 +26,8 @@ func newExec(a *app) *cobra.Command {
 		Use:   "exec [OPTIONS] X -- COMMAND [ARG...]",
 		Short: "run a command in an instance",
 		Long: `Run a command in an instance, beside its own. The instance wakes for it, and stays awake until the
-command ends. It has the instance's environment, folder and user unless options say otherwise.
+command ends. It has the instance's environment, folder and user unless options say otherwise, and
+its secrets as they are stored now.
 
 Output comes as the command writes it, stdout and stderr apart, and is in "aegis logs --exec" too.
 With -i the command reads this program's stdin; with -t it gets a terminal, which implies -i where

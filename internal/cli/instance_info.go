@@ -61,6 +61,7 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		{"trouble", i.Trouble},
 		{"command", commandText(i.Command)},
 		{"image", i.ImageRef},
+		{"secrets", strings.Join(i.SecretKeys, ", ")},
 		{"created", when(&i.CreatedAt)},
 		{"active", when(i.LastActiveAt)},
 		{"stopped", when(i.StoppedAt)},

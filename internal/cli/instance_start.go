@@ -36,13 +36,15 @@ nothing needs it, it is paused. A connection to a port that is exposed wakes it.
 the id is the name.
 
 With --name and no command, the instance of that name is started again and enabled. A command given
-for one that exists must be its own; its options stay as they were.
+for one that exists must be its own; its options stay as they were, but for --secret, which adds to
+those it has.
 
 When the start fails, the instance stays, stopped: "aegis instance info" tells why, "aegis instance
 delete" removes it. The exit status is 126 if the command cannot be executed, 127 if it was not
 found, otherwise 1.`,
 		Example: `  aegis instance start --name web --expose 8080:80 -- python3 -m http.server 80
   aegis instance start --env PORT=80 --memory 1G --pause-after 5m -- ./serve
+  aegis instance start --name bot --secret API_KEY -- ./bot
   aegis instance start --name web      # again, after it was stopped or disabled`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && o.spec.name != "" {
@@ -52,7 +54,7 @@ found, otherwise 1.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cmd.Flags().Visit(func(f *pflag.Flag) {
-				if f.Name != "name" && f.Name != "json" {
+				if f.Name != "name" && f.Name != "json" && f.Name != "secret" {
 					o.given = append(o.given, dashed(f))
 				}
 			})
@@ -78,7 +80,7 @@ func (o *instanceStartOptions) run(ctx context.Context, command []string) error 
 		}
 	}
 	created, again, err := o.app.client().Launch(ctx, api.CreateRequest{
-		Command: command, Env: o.spec.env.merged(), Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
+		Command: command, Env: o.spec.env.merged(), Secrets: o.spec.secrets, Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
 		Expose: o.spec.expose.requests(), PauseAfterS: o.pauseAfter.wholeSeconds(), StopAfterS: o.stopAfter.wholeSeconds(),
 	})

@@ -37,7 +37,8 @@ command line is wrong.`,
   aegis run --memory 2G --cpus 2 -- python3 -c 'print("hello")'
   echo data | aegis run -i -- wc -c
   aegis run -it -- bash
-  aegis run --env KEY=value --env HOME --env-file .env --workdir /tmp -- env`,
+  aegis run --env KEY=value --env HOME --env-file .env --workdir /tmp -- env
+  aegis run --secret API_KEY -- ./deploy         # see: aegis help secret`,
 		Args:        commandBehindDash,
 		Annotations: map[string]string{programStatus: "true"},
 		RunE:        func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args) },
@@ -56,7 +57,7 @@ func (o *runOptions) run(ctx context.Context, command []string) error {
 		return err
 	}
 	req := api.RunRequest{
-		Command: command, Env: o.spec.env.merged(), Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
+		Command: command, Env: o.spec.env.merged(), Secrets: o.spec.secrets, Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
 		Expose: o.spec.expose.requests(), Stdin: s.stdin, TTY: s.size(),
 	}

@@ -12,6 +12,7 @@ import (
 type specFlags struct {
 	name    string
 	env     envFlags
+	secrets secretsFlag
 	workdir string
 	user    string
 	memory  sizeFlag
@@ -25,6 +26,7 @@ func (s *specFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.name, "name", "", "`NAME` of the instance, also its hostname")
 	s.expose.add(f)
 	s.env.add(f)
+	f.Var(&s.secrets, "secret", "set the stored secret `KEY` in the command's environment; '*' is all of them (repeat)")
 	f.StringVar(&s.workdir, "workdir", "", "`DIR` in the VM in which the command starts")
 	f.StringVar(&s.user, "user", "", "`USER[:GROUP]` in the VM, by name or number, that the command runs as")
 	f.Var(&s.memory, "memory", "memory of the VM: `SIZE` such as 512M or 2G (default 512M)")

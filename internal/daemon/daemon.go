@@ -27,6 +27,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/router"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/store"
+	"github.com/xfeldman/aegisvm/internal/vault"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
@@ -84,6 +85,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := d.build(ctx); err != nil {
 		return err
 	}
+	if err := d.secrets.Recover(ctx); err != nil {
+		o.Log.ErrorContext(ctx, "secrets cannot be used", logattr.Err(err)) // what needs none goes on
+	}
 	if err := d.set.Recover(ctx); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
@@ -138,6 +142,7 @@ type daemon struct {
 	leaving *leave
 	driver  vmm.Driver
 	set     *instance.Set
+	secrets *vault.Vault
 	router  string // address of the HTTP router, or ""
 }
 
@@ -174,6 +179,7 @@ func (d *daemon) build(ctx context.Context) error {
 		return err
 	}
 	d.parts.push("database", func(context.Context) error { return db.Close() })
+	d.secrets = vault.New(home.MasterKey(), db)
 	d.set = instance.NewSet(instance.World{
 		Driver: d.driver,
 		Ground: d.Options.Ground,
@@ -183,6 +189,7 @@ func (d *daemon) build(ctx context.Context) error {
 			Dir:    func(id instance.ID) string { return home.Instance(string(id)) },
 			Limits: logstore.DefaultLimits,
 		},
+		Secrets:  d.secrets,
 		Doors:    router.Doors{Log: d.Log},
 		Log:      d.Log,
 		Limits:   limits(d.Config),

@@ -148,14 +148,14 @@ func TestPeerUID(t *testing.T) {
 
 func TestSpecOf(t *testing.T) {
 	got, err := specOf(api.RunRequest{
-		Command: []string{"a"}, Env: map[string]string{"K": "V"}, Handle: "h", Workdir: "/w", User: "u", ImageRef: "i",
+		Command: []string{"a"}, Env: map[string]string{"K": "V"}, Secrets: []string{"S"}, Handle: "h", Workdir: "/w", User: "u", ImageRef: "i",
 		MemoryMB: 1, VCPUs: 2, DiskMB: 3, Stdin: true, TTY: &api.Winsize{Cols: 4, Rows: 5},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got.Handle != "h" || got.Workdir != "/w" || got.User != "u" || got.Image != "i" || got.Memory != size.MiB || got.VCPUs != 2 ||
-		got.Disk != 3*size.MiB || !got.Stdin || got.TTY.Rows != 5 || !got.Ephemeral || got.Env["K"] != "V" || got.Command[0] != "a" {
+		got.Disk != 3*size.MiB || !got.Stdin || got.TTY.Rows != 5 || !got.Ephemeral || got.Env["K"] != "V" || got.Secrets[0] != "S" || got.Command[0] != "a" {
 		t.Errorf("spec = %+v", got)
 	}
 }

@@ -40,6 +40,8 @@ type Instances interface {
 	Lines(ctx context.Context, ref string, q instance.LogQuery) (iter.Seq2[instance.LogLine, error], error)
 	CopyOut(ctx context.Context, ref string, req guestproto.Copy, w io.Writer) ([]string, error)
 	CopyIn(ctx context.Context, ref string, req guestproto.Copy, r io.ReadCloser) ([]string, error)
+	SetSecrets(ctx context.Context, ref string, names []string) (instance.Granted, error)
+	AddSecrets(ctx context.Context, ref string, names []string) (instance.Granted, error)
 	Watch() (<-chan instance.Change, func())
 }
 
@@ -58,7 +60,7 @@ func (s *Server) createInstance(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if v, err := s.conf.Instances.Get(req.Handle); err == nil && req.Handle != "" {
-		return s.startAgain(w, r, v, req.Wait)
+		return s.startAgain(w, r, v, req)
 	}
 	spec, err := createSpec(req)
 	if err != nil {
@@ -89,14 +91,20 @@ func notStarted(v instance.View, err error) error {
 		WithHint("aegis instance info %s; aegis instance delete %s", v.Spec.Handle, v.Spec.Handle)
 }
 
-// startAgain starts an instance that is stopped. Without wait the start goes on when
+// startAgain starts an instance that is stopped, with the request's secrets next to its
+// own. Without Wait the start goes on when
 // the client leaves; what becomes of it is in the instance's info and log.
-func (s *Server) startAgain(w http.ResponseWriter, r *http.Request, v instance.View, wait bool) error {
+func (s *Server) startAgain(w http.ResponseWriter, r *http.Request, v instance.View, req api.CreateRequest) error {
 	if v.State != instance.Stopped {
 		return fault.New(fault.Conflict, "the name %q is taken by %s, which is %s", v.Spec.Handle, v.ID, v.State.Wire()).
 			WithHint("choose another name, or: aegis instance restart %s", v.Spec.Handle)
 	}
-	if wait {
+	if len(req.Secrets) > 0 {
+		if _, err := s.conf.Instances.AddSecrets(r.Context(), string(v.ID), req.Secrets); err != nil {
+			return err
+		}
+	}
+	if req.Wait {
 		if err := s.conf.Instances.Start(r.Context(), string(v.ID)); err != nil {
 			return notStarted(v, err)
 		}
@@ -104,7 +112,7 @@ func (s *Server) startAgain(w http.ResponseWriter, r *http.Request, v instance.V
 		ctx := context.WithoutCancel(r.Context())
 		s.streams.Go(func() { _ = s.conf.Instances.Start(ctx, string(v.ID)) }) // see above
 	}
-	s.answer(w, r, http.StatusOK, created(v, wait))
+	s.answer(w, r, http.StatusOK, created(v, req.Wait))
 	return nil
 }
 
@@ -121,7 +129,7 @@ func created(v instance.View, waited bool) api.Created {
 
 func createSpec(req api.CreateRequest) (instance.Spec, error) {
 	spec, err := specOf(api.RunRequest{
-		Command: req.Command, Env: req.Env, Handle: req.Handle, Workdir: req.Workdir, User: req.User,
+		Command: req.Command, Env: req.Env, Secrets: req.Secrets, Handle: req.Handle, Workdir: req.Workdir, User: req.User,
 		ImageRef: req.ImageRef, MemoryMB: req.MemoryMB, VCPUs: req.VCPUs, DiskMB: req.DiskMB,
 		Expose: req.Expose,
 	})
@@ -201,7 +209,7 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 		Driver: status.Backend, Isolation: status.Isolation, HarnessVersion: v.Harness,
 		MemoryMB: v.Spec.Memory.MiB(), VCPUs: v.Spec.VCPUs, DiskMB: v.Spec.Disk.MiB(),
 		PauseAfter: int64(v.Spec.PauseAfter / time.Second), StopAfter: int64(v.Spec.StopAfter / time.Second), Why: v.Why, Holds: []api.Hold{},
-		ExposePorts: []int{},
+		ExposePorts: []int{}, SecretKeys: names(v.Spec.Secrets),
 	}
 	for _, e := range v.Spec.Expose {
 		info.ExposePorts = append(info.ExposePorts, int(e.Guest))

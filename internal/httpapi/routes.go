@@ -26,6 +26,7 @@ type route struct {
 	query []string // names of its parameters
 	lines bool     // the answer is NDJSON of out
 	large bool     // the body is passed on, not kept: it has no limit
+	body  int64    // limit of the body, where Limits.Body is too small
 }
 
 func (s *Server) routes() []route {
@@ -52,6 +53,12 @@ func (s *Server) routes() []route {
 		{method: http.MethodGet, path: one + "/logs", handle: s.logs, does: "Lines of the log", out: api.LogEntry{}, query: []string{"follow", "since", "tail", "exec_id", "execs"}, lines: true},
 		{method: http.MethodGet, path: one + "/files", handle: s.readFiles, does: "A file or tree of the VM, as a tar archive", out: tarball(""), query: []string{"path"}},
 		{method: http.MethodPut, path: one + "/files", handle: s.writeFiles, does: "Unpack a tar archive in the VM", in: tarball(""), out: api.Copied{}, query: []string{"path", "owners", "extract"}, large: true},
+		{method: http.MethodPut, path: one + "/secrets", handle: s.grantSecrets, does: "Which secrets its program and execs are given", in: api.SecretNames{}, out: api.InstanceSecrets{}},
+		{method: http.MethodGet, path: "/v1/secrets", handle: s.listSecrets, does: "Names and dates of all secrets", out: []api.Secret{}},
+		{method: http.MethodPut, path: "/v1/secrets/{name}", handle: s.setSecret, does: "Store a secret", in: api.SecretValue{}, out: api.Secret{}, body: maxSecretBody},
+		{method: http.MethodGet, path: "/v1/secrets/{name}", handle: s.refuseSecret, does: "Refused: values are never returned", out: refusal{}},
+		{method: http.MethodDelete, path: "/v1/secrets/{name}", handle: s.deleteSecret, does: "Forget a secret", out: done},
+		{method: http.MethodPost, path: "/v1/master-key/rotate", handle: s.rotateKey, does: "Make a new master key and seal all secrets with it", out: api.Rotated{}},
 		{method: http.MethodGet, path: "/v1/metrics", handle: s.metrics, does: "Metrics in Prometheus's text format", out: text("")},
 		{method: http.MethodGet, path: "/v1/events", handle: s.events, does: "Changes of state from now on", out: api.Event{}, lines: true},
 	}
@@ -80,7 +87,7 @@ func (s *Server) byMethod(routes []route) handle {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if i := slices.IndexFunc(routes, func(x route) bool { return x.method == r.Method }); i >= 0 {
 			if !routes[i].large {
-				r.Body = http.MaxBytesReader(w, r.Body, s.conf.Limits.Body)
+				r.Body = http.MaxBytesReader(w, r.Body, max(s.conf.Limits.Body, routes[i].body))
 			}
 			return routes[i].handle(w, r)
 		}

@@ -92,6 +92,7 @@ func specOf(req api.RunRequest) (instance.Spec, error) {
 		Handle:    req.Handle,
 		Command:   req.Command,
 		Env:       req.Env,
+		Secrets:   req.Secrets,
 		Workdir:   req.Workdir,
 		User:      req.User,
 		Image:     req.ImageRef,

@@ -36,6 +36,7 @@ type Running interface {
 type Config struct {
 	Runner    Runner
 	Instances Instances
+	Secrets   Secrets
 	Status    func() api.Status
 	// Shutdown begins to end the daemon, with all instances: they are put to sleep, or
 	// stopped if stop is set. It returns at once.

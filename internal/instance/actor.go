@@ -22,6 +22,7 @@ type request struct {
 	exit   *programExit // of Exited
 	do     func() error // of instructions, which are no events; answered over ask
 	letGo  bool         // the daemon leaves; machine and files stay as they are
+	grant  *grant       // of other secrets
 }
 
 // wakes reports whether r can start a machine that is not being started yet.
@@ -65,6 +66,7 @@ type actor struct {
 	first   func(context.Context) result
 	snap    Snap
 	record  Record
+	given   []string                // names of the secrets that the program was started with
 	since   time.Time               // of the state
 	live    *live                   // the run, while it has a machine
 	asleep  *live                   // the run, while only its memory is there, on disk
@@ -99,6 +101,7 @@ func newActor(r Record, s *Set) *actor {
 		done:    make(chan result, 1),
 		snap:    Snap{Enabled: r.Enabled},
 		record:  r,
+		given:   r.Spec.Secrets,
 		since:   time.Now(),
 		timer:   t,
 		doors:   doors{},
@@ -184,6 +187,9 @@ func (a *actor) take(r request) {
 	switch {
 	case r.gaveUp:
 		a.forget(r.hold)
+		return
+	case r.grant != nil:
+		r.grant.take(a)
 		return
 	case r.do != nil:
 		err := r.do()
@@ -323,6 +329,9 @@ func (a *actor) perform(e Effect) {
 	l, asleep := a.live, a.asleep
 	switch e.Do {
 	case DoBoot:
+		if !a.snap.Hibernated { // a program that goes on has what it has
+			a.given = a.record.Spec.Secrets
+		}
 		a.begin(func(ctx context.Context) result { return a.boot(ctx, asleep) })
 	case DoPause:
 		if a.snap.Goal == ToPaused || a.snap.Goal == ToHibernated {

@@ -18,7 +18,7 @@ import (
 // ExecSpec is a command to run in an instance that exists.
 type ExecSpec struct {
 	Command []string
-	Env     map[string]string // added to the instance's own
+	Env     map[string]string // added to the instance's own, secrets included
 	Workdir string            // "" is the instance's
 	User    string            // "" is the instance's
 	Stdin   bool
@@ -50,13 +50,18 @@ func (s *Set) Exec(ctx context.Context, ref string, spec ExecSpec) (*Exec, error
 	if err := check.Complete(Defaults{}); err != nil {
 		return nil, err
 	}
+	// Before the instance wakes: it may be for nothing.
+	env, err := s.world.environment(ctx, a.view.Load().Spec.Secrets, spec.Command, a.spec.Env, spec.Env)
+	if err != nil {
+		return nil, err
+	}
 	id := newExecID()
 	h, l, err := a.hold(ctx, Acquire, "exec "+string(id))
 	if err != nil {
 		return nil, s.wakeError(a, err)
 	}
 	x := &Exec{set: s, actor: a, live: l, id: id}
-	if err := l.guest.Spawn(ctx, a.execRequest(id, spec)); err != nil {
+	if err := l.guest.Spawn(ctx, a.execRequest(id, spec, env)); err != nil {
 		a.release(h)
 		return nil, x.explain(err)
 	}
@@ -82,13 +87,11 @@ func newExecID() guestproto.ExecID {
 	return guestproto.ExecID("exec-" + hex.EncodeToString(r[:]))
 }
 
-func (a *actor) execRequest(id guestproto.ExecID, spec ExecSpec) guestproto.Spawn {
-	merged := a.spec
-	merged.Env = mergeEnv(a.spec.Env, spec.Env)
+func (a *actor) execRequest(id guestproto.ExecID, spec ExecSpec, env []string) guestproto.Spawn {
 	return guestproto.Spawn{
 		ID:      id,
 		Command: spec.Command,
-		Env:     envList(merged.Env),
+		Env:     env,
 		Workdir: or(spec.Workdir, a.spec.Workdir),
 		User:    or(spec.User, a.spec.User),
 		TTY:     spec.TTY,

@@ -27,11 +27,11 @@ func (a *actor) hello() guestproto.Hello {
 // back to it. A link that only broke is made again within a second.
 const lonelyOff = 15 * time.Second
 
-func (a *actor) program() guestproto.Spawn {
+func (a *actor) program(env []string) guestproto.Spawn {
 	spawn := guestproto.Spawn{
 		ID:      guestproto.ProgramID,
 		Command: a.spec.Command,
-		Env:     envList(a.spec.Env),
+		Env:     env,
 		Workdir: a.spec.Workdir,
 		User:    a.spec.User,
 		TTY:     a.spec.TTY,
@@ -53,15 +53,6 @@ func envList(env map[string]string) []string {
 	for _, k := range slices.Sorted(maps.Keys(env)) {
 		out = append(out, k+"="+env[k])
 	}
-	return out
-}
-
-func mergeEnv(base, over map[string]string) map[string]string {
-	out := maps.Clone(base)
-	if out == nil {
-		out = map[string]string{}
-	}
-	maps.Copy(out, over)
 	return out
 }
 

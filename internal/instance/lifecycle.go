@@ -41,6 +41,9 @@ func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
 	if err := spec.Complete(s.world.Defaults); err != nil {
 		return nil, err
 	}
+	if err := s.world.checkSecrets(ctx, spec); err != nil {
+		return nil, err
+	}
 	// Or another request of that name would take it for one that is stopped.
 	a, err := s.addIn(newRecord(spec), Booting)
 	if err != nil {

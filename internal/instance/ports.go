@@ -8,6 +8,7 @@ import (
 
 	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/internal/secret"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
@@ -129,6 +130,13 @@ type Guest interface {
 
 	// Close ends the link. Attachments end with an error; the guest is not told.
 	Close() error
+}
+
+// Secrets opens what is stored of secrets. Package vault implements it.
+type Secrets interface {
+	// Resolve returns the values of the named secrets; of all there are, if AllSecrets
+	// is among the names. Names that are not stored are an error that tells them.
+	Resolve(ctx context.Context, names []string) (map[string]secret.Value, error)
 }
 
 // Attachment is a live, binary-clean connection to one process in a guest.

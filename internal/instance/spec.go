@@ -28,9 +28,10 @@ type Spec struct {
 	Handle    string // unique name, or "" for one made from the ID
 	Command   []string
 	Env       map[string]string
-	Workdir   string // "" is the image's, else /
-	User      string // name or uid[:group or gid]; "" is the image's, else root
-	Image     string // "" is the default image
+	Secrets   []string // names of those in the environment, or AllSecrets; an actor's are in its record
+	Workdir   string   // "" is the image's, else /
+	User      string   // name or uid[:group or gid]; "" is the image's, else root
+	Image     string   // "" is the default image
 	Memory    size.Bytes
 	VCPUs     int
 	Disk      size.Bytes
@@ -105,7 +106,7 @@ func (s *Spec) Complete(d Defaults) error {
 			return fault.New(fault.Invalid, "bad environment variable name %q", k).WithHint("a name is not empty and has no '=' or NUL")
 		}
 	}
-	return nil
+	return s.completeSecrets()
 }
 
 func (s *Spec) bulk() size.Bytes {

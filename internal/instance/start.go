@@ -70,10 +70,14 @@ func (s *starting) run(ctx context.Context, cold bool) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.world.Driver.Start(ctx, plan.Recipe, plan.Source)
 	if plan.Release != nil {
-		plan.Release()
+		defer plan.Release()
 	}
+	env, err := s.env(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.world.Driver.Start(ctx, plan.Recipe, plan.Source)
 	if err != nil {
 		return nil, s.startFault(ctx, err)
 	}
@@ -86,11 +90,19 @@ func (s *starting) run(ctx context.Context, cold bool) (*live, error) {
 	if s.output != nil {
 		s.output.Restart()
 	}
-	err = s.enter(ctx, l, func(ctx context.Context) error { return s.begin(ctx, l, plan) })
+	err = s.enter(ctx, l, func(ctx context.Context) error { return s.begin(ctx, l, plan, env) })
 	if err != nil {
 		return nil, s.giveUp(ctx, l, err)
 	}
 	return l, nil
+}
+
+// env returns the environment of a program that is to be started.
+func (s *starting) env(ctx context.Context) ([]string, error) {
+	if s.kind == Wake {
+		return nil, nil // it has one
+	}
+	return s.world.environment(ctx, s.given, s.spec.Command, s.spec.Env)
 }
 
 // forget ends the run that slept, and drops its memory.
@@ -106,7 +118,7 @@ func (s *starting) forget(ctx context.Context) {
 }
 
 // begin makes a machine that was just started an instance, and starts its program.
-func (s *starting) begin(ctx context.Context, l *live, plan Plan) error {
+func (s *starting) begin(ctx context.Context, l *live, plan Plan, env []string) error {
 	if err := s.plug(ctx, l); err != nil {
 		return err
 	}
@@ -121,7 +133,7 @@ func (s *starting) begin(ctx context.Context, l *live, plan Plan) error {
 	if err := s.link(ctx, l, magic, hello); err != nil {
 		return err
 	}
-	if err := l.guest.Spawn(ctx, s.program()); err != nil {
+	if err := l.guest.Spawn(ctx, s.program(env)); err != nil {
 		return err
 	}
 	if err := s.world.Ground.Started(s.id); err != nil {

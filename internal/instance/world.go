@@ -17,6 +17,7 @@ type World struct {
 	Logs     Logs
 	Networks Networks // nil gives machines no network
 	Doors    Doors    // nil opens no ports
+	Secrets  Secrets
 	Log      *slog.Logger
 	Limits   Limits
 	Defaults Defaults

@@ -33,6 +33,9 @@ func (h Home) Socket() string { return h.join("aegisd.sock") }
 // Config is the configuration file; it need not exist.
 func (h Home) Config() string { return h.join("config.toml") }
 
+// MasterKey is the key that secrets are sealed with, 32 bytes, 0600.
+func (h Home) MasterKey() string { return h.join("master.key") }
+
 // Kernel is the folder of the guest kernel, its modules and the initramfs.
 func (h Home) Kernel() string { return h.join("kernel") }
 
@@ -51,7 +54,7 @@ func (h Home) StartLock() string { return h.join("data", "start.lock") }
 // Log is the daemon's own log.
 func (h Home) Log() string { return h.join("data", "aegisd.log") }
 
-// Database is the daemon's record of instances, 0600.
+// Database is the daemon's record of instances and secrets, 0600.
 func (h Home) Database() string { return h.join("data", "aegis.db") }
 
 // Images is the folder of root file system images.

@@ -16,4 +16,12 @@ var migrations = []string{
 		why        TEXT NOT NULL,              -- why it is stopped
 		magic      TEXT NOT NULL               -- hex; opens the link to its machine
 	) STRICT, WITHOUT ROWID;`,
+	// 2: secrets. With a rowid: rows are large.
+	`CREATE TABLE secrets (
+		name       TEXT PRIMARY KEY,
+		key_id     TEXT NOT NULL,              -- of the master key that box is sealed with
+		box        BLOB NOT NULL,              -- nonce and AES-256-GCM of the value; the name is additional data
+		created_at TEXT NOT NULL,
+		updated_at TEXT NOT NULL
+	) STRICT;`,
 }

@@ -42,6 +42,9 @@ func TestInstances(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "aegis.db")
 	s := open(t, path)
 	a, b := record("a"), record("b")
+	if a.ID > b.ID { // made in the same millisecond; rows come in order of their ids
+		a.ID, b.ID = b.ID, a.ID
+	}
 	for _, r := range []instance.Record{a, b} {
 		if err := s.SaveInstance(t.Context(), r); err != nil {
 			t.Fatal(err)
@@ -115,6 +118,11 @@ func TestEveryMigration(t *testing.T) {
 		if _, err := db.ExecContext(t.Context(), fmt.Sprintf("PRAGMA user_version = %d", n)); err != nil {
 			t.Fatal(err)
 		}
+		if n > 0 {
+			if _, err := db.ExecContext(t.Context(), rowOfSchema1); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -122,8 +130,17 @@ func TestEveryMigration(t *testing.T) {
 		if err := s.SaveInstance(t.Context(), record("x")); err != nil {
 			t.Errorf("from schema %d: %v", n, err)
 		}
+		save(t, s, sealed("A", "k", "box"))
+		all, err := s.LoadInstances(t.Context())
+		if err != nil || len(all) != min(n, 1)+1 || n > 0 && all[0].Spec.Command[0] != "serve" {
+			t.Errorf("from schema %d: %+v, %v", n, all, err)
+		}
 	}
 }
+
+// rowOfSchema1 is an instance as the first release stored it.
+const rowOfSchema1 = `INSERT INTO instances VALUES ('inst-0', 'old', '{"Handle":"old","Command":["serve"],"Env":null,"Memory":536870912}', 1,
+	'2026-01-02T03:04:05.678Z', '2026-01-02T03:04:05.678Z', '', '', '', '000102030405060708090a0b0c0d0e0f1011121314151617')`
 
 func TestUnusable(t *testing.T) {
 	newer := filepath.Join(t.TempDir(), "aegis.db")

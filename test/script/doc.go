@@ -7,7 +7,10 @@
 //
 //	await N          wait until N instances run
 //	awaitline F TXT  wait until file F holds the text TXT
-//	killdaemon       kill the daemon with SIGKILL, and wait for its end
+//	killdaemon [SIG] kill the daemon with SIGKILL or another signal, and wait for its end
+//	get FILE PATH    write the API's answer to GET PATH into FILE
+//	nowhere F [O...] the text in file F is not in the home, nor in arguments or
+//	                 environment of any process, nor in the files O
 //	random FILE N    make a file of N random bytes, the same each time
 //	status N CMD...  run a command that must end with status N
 //

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"github.com/xfeldman/aegisvm/client"
 	"github.com/xfeldman/aegisvm/internal/cli"
@@ -50,6 +51,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"await": await, "awaitline": awaitLine, "killdaemon": killDaemon, "random": random, "status": status,
+			"get": get, "nowhere": nowhere,
 		},
 	})
 }
@@ -109,15 +111,19 @@ func awaitLine(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func killDaemon(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 0 {
-		ts.Fatalf("usage: killdaemon")
+	sig := syscall.SIGKILL
+	if len(args) == 1 {
+		sig = unix.SignalNum(args[0])
+	}
+	if neg || len(args) > 1 || sig == 0 {
+		ts.Fatalf("usage: killdaemon [SIGNAL]")
 	}
 	pid, err := presence.Holder(homeOf(ts).Lock())
 	ts.Check(err)
 	if pid == 0 {
 		ts.Fatalf("no daemon runs")
 	}
-	ts.Check(syscall.Kill(pid, syscall.SIGKILL))
+	ts.Check(syscall.Kill(pid, sig))
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	lock, err := presence.AcquireWait(ctx, homeOf(ts).Lock())

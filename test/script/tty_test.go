@@ -1,6 +1,8 @@
 package script
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,20 +49,52 @@ func TestTerminal(t *testing.T) {
 		}, 125},
 	} {
 		t.Run(name, func(t *testing.T) {
-			x := openTerminal(t, c.program)
+			x := openTerminal(t, "run", "-t", "--", c.program)
 			c.play(x)
 			if got := x.wait(); got != c.status {
 				t.Errorf("status %d, want %d; screen %q", got, c.status, x.screen)
 			}
-			after, err := term.GetState(int(x.tty.Fd()))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if *after != *x.before {
-				t.Error("the terminal is not as it was")
-			}
+			x.unchanged()
 		})
 	}
+}
+
+// TestAskForSecret types a secret at a terminal, or gives up: the terminal never shows
+// it and is afterwards as it was.
+func TestAskForSecret(t *testing.T) {
+	x := openTerminal(t, "secret", "set", "A")
+	x.expect("Value of A: ")
+	x.typed("hunter2\n")
+	x.expect("Secret set: A")
+	x.gone(0)
+	run := exec.CommandContext(t.Context(), "aegis", "run", "--secret", "A", "--", "digest", "A")
+	run.Env = x.cmd.Env
+	out, err := run.Output()
+	if want := fmt.Sprintf("A %x\n", sha256.Sum256([]byte("hunter2"))); string(out) != want || err != nil {
+		t.Errorf("stored is %q, %v; want %q", out, err, want)
+	}
+	for _, end := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		x := openTerminal(t, "secret", "set", "A")
+		x.expect("Value of A: ")
+		if end == syscall.SIGINT {
+			x.typed("hunter2\x03")
+		} else {
+			x.signal(end)
+		}
+		x.gone(128 + int(end))
+	}
+}
+
+// gone waits for the command's end with a status. Nothing that was typed may be seen.
+func (x *terminal) gone(status int) {
+	x.t.Helper()
+	if got := x.wait(); got != status {
+		x.t.Errorf("status %d, want %d; screen %q", got, status, x.screen)
+	}
+	if strings.Contains(x.shown, "hunter") {
+		x.t.Errorf("the terminal shows it: %q", x.shown)
+	}
+	x.unchanged()
 }
 
 type terminal struct {
@@ -69,10 +103,11 @@ type terminal struct {
 	tty    *os.File // the end with the keyboard
 	before *term.State
 	screen string // what expect has not met yet
+	shown  string // all of it
 }
 
-// openTerminal starts `aegis run -t` with a home of its own.
-func openTerminal(t *testing.T, program string) *terminal {
+// openTerminal starts `aegis` with these arguments and a home of its own.
+func openTerminal(t *testing.T, args ...string) *terminal {
 	t.Helper()
 	env := append(os.Environ(), "AEGIS_HOME="+filepath.Join(t.TempDir(), "home"), "TERM=dumb")
 	up := exec.CommandContext(t.Context(), "aegis", "up")
@@ -95,7 +130,7 @@ func openTerminal(t *testing.T, program string) *terminal {
 	if err := pty.Setsize(far, &pty.Winsize{Cols: 91, Rows: 33}); err != nil {
 		t.Fatal(err)
 	}
-	x := &terminal{t: t, tty: far, cmd: exec.CommandContext(t.Context(), "aegis", "run", "-t", "--", program)}
+	x := &terminal{t: t, tty: far, cmd: exec.CommandContext(t.Context(), "aegis", args...)}
 	if x.before, err = term.GetState(int(far.Fd())); err != nil {
 		t.Fatal(err)
 	}
@@ -122,6 +157,7 @@ func (x *terminal) expect(text string) {
 			x.t.Fatalf("%q does not appear: %v; screen %q", text, err, x.screen)
 		}
 		x.screen += string(buf[:n])
+		x.shown += string(buf[:n])
 	}
 	_, x.screen, _ = strings.Cut(x.screen, text)
 }
@@ -144,6 +180,18 @@ func (x *terminal) signal(s syscall.Signal) {
 	x.t.Helper()
 	if err := x.cmd.Process.Signal(s); err != nil {
 		x.t.Fatal(err)
+	}
+}
+
+// unchanged checks that the terminal is as it was before.
+func (x *terminal) unchanged() {
+	x.t.Helper()
+	after, err := term.GetState(int(x.tty.Fd()))
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	if *after != *x.before {
+		x.t.Error("the terminal is not as it was")
 	}
 }
 

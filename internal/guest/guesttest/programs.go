@@ -3,6 +3,7 @@ package guesttest
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -14,18 +15,19 @@ import (
 // builtins are the commands of every scripted guest.
 func builtins() map[string]Program {
 	return map[string]Program{
-		"true":  func(context.Context, *IO) int { return 0 },
-		"false": func(context.Context, *IO) int { return 1 },
-		"echo":  echo,
-		"cat":   cat,
-		"sleep": sleep,
-		"yes":   yes,
-		"env":   env,
-		"pwd":   pwd,
-		"trap":  trap,
-		"tty":   tty,
-		"sh":    sh,
-		"hog":   hog,
+		"true":   func(context.Context, *IO) int { return 0 },
+		"false":  func(context.Context, *IO) int { return 1 },
+		"echo":   echo,
+		"cat":    cat,
+		"sleep":  sleep,
+		"yes":    yes,
+		"env":    env,
+		"digest": digest,
+		"pwd":    pwd,
+		"trap":   trap,
+		"tty":    tty,
+		"sh":     sh,
+		"hog":    hog,
 	}
 }
 
@@ -100,6 +102,23 @@ func yes(_ context.Context, x *IO) int {
 func env(_ context.Context, x *IO) int {
 	for _, e := range x.Env {
 		if _, err := fmt.Fprintln(x.Stdout, e); err != nil {
+			return 1
+		}
+	}
+	return 0
+}
+
+// digest prints the SHA-256 of variables' values, or that they are not set: so a test
+// knows what a secret is, which is written nowhere.
+func digest(_ context.Context, x *IO) int {
+	for _, name := range x.Args[1:] {
+		what := "unset"
+		for _, e := range x.Env {
+			if v, ok := strings.CutPrefix(e, name+"="); ok {
+				what = fmt.Sprintf("%x", sha256.Sum256([]byte(v)))
+			}
+		}
+		if _, err := fmt.Fprintln(x.Stdout, name, what); err != nil {
 			return 1
 		}
 	}

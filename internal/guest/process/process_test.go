@@ -219,6 +219,10 @@ func TestSpawnRefusals(t *testing.T) {
 			t.Errorf("%+v: %v, want %s", c.req, err, c.code)
 		}
 	}
+	_, err := table.Spawn(guestproto.Spawn{ID: "x", Command: []string{"x"}, Env: []string{"KEY=hunter2\x00"}})
+	if err == nil || !strings.Contains(err.Error(), `"KEY"`) || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("a value that may be a secret is refused with: %v", err)
+	}
 	if states := table.Keep([]guestproto.Owned{{Exec: "x"}}); len(states) != 0 {
 		t.Errorf("what could not be started left %+v", states)
 	}

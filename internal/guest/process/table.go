@@ -104,9 +104,15 @@ func check(req guestproto.Spawn) error {
 	if len(req.Command) == 0 || req.Command[0] == "" {
 		return invalid("no command")
 	}
-	for _, s := range slices.Concat(req.Command, req.Env, []string{req.Workdir, req.User}) {
+	for _, s := range slices.Concat(req.Command, []string{req.Workdir, req.User}) {
 		if strings.ContainsRune(s, 0) {
 			return invalid("a NUL in %q", s)
+		}
+	}
+	for _, s := range req.Env {
+		if strings.ContainsRune(s, 0) {
+			name, _, _ := strings.Cut(s, "=")
+			return invalid("a NUL in the environment variable %q", name) // its value may be a secret
 		}
 	}
 	return nil
