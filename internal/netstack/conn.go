@@ -31,6 +31,9 @@ type conn struct {
 // waiting for anything, when the connection needs the guest no more.
 func (n *Network) newConn(wq *waiter.Queue, ep tcpip.Endpoint, left func()) *conn {
 	c := &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, wq: wq, linger: n.limits.Linger, left: make(chan struct{})}
+	size := n.bufferSize()
+	ep.SocketOptions().SetSendBufferSize(size, true)
+	ep.SocketOptions().SetReceiveBufferSize(size, true)
 	leave := sync.OnceFunc(func() {
 		close(c.left)
 		left()

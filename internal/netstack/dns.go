@@ -36,7 +36,7 @@ type dnsServer struct {
 	tcp     net.Listener
 }
 
-// serveDNS opens port 53 and answers on it until the network ends.
+// serveDNS opens port 53 and answers on it until close.
 func (n *Network) serveDNS() error {
 	s := &dnsServer{
 		n: n, rate: rate.NewLimiter(rate.Limit(n.limits.DNSRate), 2*n.limits.DNSRate),
@@ -50,13 +50,16 @@ func (n *Network) serveDNS() error {
 		_ = s.udp.Close()
 		return err
 	}
-	context.AfterFunc(n.ctx, func() {
-		_ = s.udp.SetReadDeadline(time.Unix(1, 0)) // Close would not wake the reader
-		_ = s.tcp.Close()
-	})
+	n.names = s
 	n.wg.Go(s.datagrams)
 	n.wg.Go(s.connections)
 	return nil
+}
+
+// close ends the server after the network's context.
+func (s *dnsServer) close() {
+	_ = s.udp.SetReadDeadline(time.Unix(1, 0)) // Close would not wake the reader
+	_ = s.tcp.Close()                          // never fails
 }
 
 // datagrams answers questions over UDP. Those that are too many are dropped, as the
