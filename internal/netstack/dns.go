@@ -24,7 +24,7 @@ const (
 	dnsConns   = 16               // over TCP at once
 	dnsIdle    = 10 * time.Second // of a TCP connection between questions
 	dnsTimeout = 15 * time.Second // of one question, all servers together
-	dnsMaxUDP  = 4096             // of an answer, whatever the guest says it takes
+	dnsMaxUDP  = 4096             // of a message, whatever the guest says it takes
 )
 
 // dnsServer is the gateway's port 53.
@@ -66,7 +66,7 @@ func (s *dnsServer) close() {
 // network would.
 func (s *dnsServer) datagrams() {
 	defer func() { _ = s.udp.Close() }()
-	buf := make([]byte, maxDatagram)
+	buf := make([]byte, dnsMaxUDP)
 	for {
 		size, from, err := s.udp.ReadFrom(buf)
 		if s.n.ctx.Err() != nil {
@@ -232,7 +232,7 @@ func (s *dnsServer) resolve(reply *dnsmessage.Message, q dnsmessage.Question) {
 		// Names of addresses that the guest may not reach are none of its business, and
 		// asking for them is no sign of anything.
 		addr, ok := reverse(name)
-		if !ok || p.Mode == None || !s.n.public(addr) {
+		if !ok || p.Mode == None || !s.n.nameable(p, addr) {
 			reply.RCode = dnsmessage.RCodeNameError
 			return
 		}

@@ -119,7 +119,7 @@ func New(c Config) (*Network, error) {
 	if n.host.list == nil {
 		n.host.list = interfaceAddrs
 	}
-	n.policy.Store(&c.Policy)
+	n.policy.Store(c.Policy.clone())
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.flows = newFlows(n.ctx)
 	n.nic = newNIC(&n.traffic, tcpip.LinkAddress(vmm.CardAddress[:]))
@@ -182,7 +182,7 @@ func (n *Network) SetPolicy(p Policy) error {
 	if err := p.check(); err != nil {
 		return err
 	}
-	n.policy.Store(&p)
+	n.policy.Store(p.clone())
 	n.flows.end(func(f *flow) error {
 		if f.kind == inward {
 			return nil
