@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -22,6 +24,8 @@ type conn struct {
 	ep      tcpip.Endpoint
 	wq      *waiter.Queue
 	linger  time.Duration
+	local   net.Addr
+	remote  net.Addr
 	left    chan struct{} // closed when the endpoint needs the guest no more
 	closing sync.Once
 	killing sync.Once
@@ -31,6 +35,12 @@ type conn struct {
 // waiting for anything, when the connection needs the guest no more.
 func (n *Network) newConn(wq *waiter.Queue, ep tcpip.Endpoint, left func()) *conn {
 	c := &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, wq: wq, linger: n.limits.Linger, left: make(chan struct{})}
+	if info, ok := ep.Info().(*stack.TransportEndpointInfo); ok {
+		c.local, c.remote = tcpAddr(info.ID.LocalAddress, info.ID.LocalPort), tcpAddr(info.ID.RemoteAddress, info.ID.RemotePort)
+	}
+	size := n.bufferSize()
+	ep.SocketOptions().SetSendBufferSize(size, true)
+	ep.SocketOptions().SetReceiveBufferSize(size, true)
 	leave := sync.OnceFunc(func() {
 		close(c.left)
 		left()
@@ -43,6 +53,16 @@ func (n *Network) newConn(wq *waiter.Queue, ep tcpip.Endpoint, left func()) *con
 	}
 	return c
 }
+
+func tcpAddr(a tcpip.Address, port uint16) net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4(a.As4()), port))
+}
+
+// LocalAddr implements net.Conn. It is known after the end too.
+func (c *conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr implements net.Conn. It is known after the end too.
+func (c *conn) RemoteAddr() net.Addr { return c.remote }
 
 // Read implements net.Conn.
 func (c *conn) Read(b []byte) (int, error) {

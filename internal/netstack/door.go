@@ -23,7 +23,7 @@ func (n *Network) admit(frame *buffer.View) {
 		if ip, ok := guestPacket(payload); !ok {
 			n.traffic.dropped.Add(1)
 		} else if n.forStack(ip) {
-			n.nic.learn(eth.SourceAddress())
+			n.nic.learn(eth[header.EthernetAddressSize:][:header.EthernetAddressSize])
 			n.traffic.received(ip)
 			n.nic.deliver(frame)
 			return
@@ -88,7 +88,7 @@ func (n *Network) arp(eth header.Ethernet, b []byte) {
 		!subnet.Contains(netip.AddrFrom4([4]byte(target))) {
 		return
 	}
-	n.nic.learn(eth.SourceAddress())
+	n.nic.learn(eth[header.EthernetAddressSize:][:header.EthernetAddressSize])
 	frame := ethernet(eth.SourceAddress(), header.ARPProtocolNumber, header.ARPSize)
 	a := header.ARP(frame[header.EthernetMinimumSize:])
 	a.SetIPv4OverEthernet()

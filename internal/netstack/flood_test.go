@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -264,6 +265,56 @@ func TestLinger(t *testing.T) {
 	r.idle(t)
 }
 
+// Nor does one that does not complete its own handshake.
+func TestUnfinishedHandshake(t *testing.T) {
+	var theirs sync.Map
+	r := start(t, func(c *Config) {
+		c.Limits.DialTimeout = 50 * time.Millisecond
+		c.Dial = func(context.Context, string, string) (net.Conn, error) {
+			a, b := net.Pipe()
+			theirs.Store(b, nil)
+			return a, nil
+		}
+	})
+	r.guest.Pause()
+	for i := range 10 {
+		if err := r.guest.Send(netstacktest.SYN(from(i), ap("93.184.216.34:1"), 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for r.Traffic().Out.Packets < 10 {
+		time.Sleep(time.Millisecond)
+	}
+	r.idle(t)
+	theirs.Range(func(c, _ any) bool {
+		if _, err := c.(net.Conn).Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("the outside: %v", err)
+		}
+		return true
+	})
+}
+
+// The more connections, the less each may hold.
+func TestShares(t *testing.T) {
+	r := start(t)
+	if got := r.bufferSize(); got != tcpBufferMax {
+		t.Errorf("the first gets %d", got)
+	}
+	var sum int64
+	for range r.limits.Connections {
+		if _, err := r.flows.begin(outward, r.limits.Connections, ap("93.184.216.34:1"), nil); err != nil {
+			t.Fatal(err)
+		}
+		sum += r.bufferSize()
+	}
+	if got := r.bufferSize(); got != tcpBufferMin || sum > 200<<20 {
+		t.Errorf("the last gets %d, all %d MB", got, sum>>20)
+	}
+	r.flows.mu.Lock()
+	clear(r.flows.all) // they are none
+	r.flows.mu.Unlock()
+}
+
 // Idle flows of datagrams end.
 func TestIdleFlows(t *testing.T) {
 	r := start(t, silent, func(c *Config) { c.Limits.FlowIdle = 20 * time.Millisecond })
@@ -306,10 +357,10 @@ func TestManyConnections(t *testing.T) {
 	}
 	round(100)
 	before, goroutines := heap(), runtime.NumGoroutine()
-	round(2000)
+	round(500)
 	after := heap()
-	t.Logf("%d bytes each, %d more goroutines", (int64(after)-int64(before))/2000, runtime.NumGoroutine()-goroutines)
-	if after > before+2000*2000 || runtime.NumGoroutine() > goroutines+10 {
+	t.Logf("%d bytes each, %d more goroutines", (int64(after)-int64(before))/500, runtime.NumGoroutine()-goroutines)
+	if after > before+500*4000 || runtime.NumGoroutine() > goroutines+10 {
 		t.Errorf("%d KB and %d goroutines are left", (after-before)>>10, runtime.NumGoroutine()-goroutines)
 	}
 }

@@ -23,6 +23,8 @@ type Limits struct {
 	FlowIdle time.Duration
 	// DialTimeout protects Opening from destinations that do not answer. 30 seconds.
 	DialTimeout time.Duration
+	// Buffers is what the connections share, roughly, in each direction. 32 MiB.
+	Buffers size.Bytes
 	// Linger is how long the guest may take to acknowledge the end of a connection that
 	// nobody uses any more. 10 seconds.
 	Linger time.Duration
@@ -48,6 +50,7 @@ func (l Limits) Complete() Limits {
 	set(&l.Flows, 512)
 	set(&l.FlowIdle, time.Minute)
 	set(&l.DialTimeout, 30*time.Second)
+	set(&l.Buffers, 32*size.MiB)
 	set(&l.Linger, 10*time.Second)
 	set(&l.Queue, 8*size.MiB)
 	set(&l.DNSRate, 200)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -45,6 +46,15 @@ func TestDialIntoTheGuest(t *testing.T) {
 			t.Errorf("%q, %v", b, err)
 		}
 		_ = c.Close()
+		if l, r := c.LocalAddr().String(), c.RemoteAddr().String(); r != "192.168.127.2:80" || !strings.HasPrefix(l, "192.168.127.1:") {
+			t.Errorf("from %s to %s", l, r)
+		}
+		if _, err := c.Write([]byte("x")); err == nil {
+			t.Error("a closed connection takes bytes")
+		}
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Error("a closed connection gives bytes")
+		}
 	}
 	begun := time.Now()
 	if _, err := r.Dial(soon(t), 81); !errors.Is(err, syscall.ECONNREFUSED) {
