@@ -167,7 +167,7 @@ func (m *Machine) save(ctx context.Context, dest vmm.Dest, f Faults) (vmm.Saved,
 		return vmm.Saved{}, nil, err
 	}
 	s := vmm.Saved{Driver: driverName, Identity: v.host.identity() + shape(&v.spec), Whole: v.clone}
-	if s.State, err = writeFile(filepath.Join(dest.Dir, stateName), b, f.Damage); err != nil {
+	if s.State, err = writeFile(filepath.Join(dest.Dir, stateName), b, v.host.now().Damage); err != nil {
 		return vmm.Saved{}, nil, err
 	}
 	v.mu.Lock()

@@ -71,7 +71,7 @@ func (m *Machine) saveState(ctx context.Context, path string, whole, compress bo
 	if err != nil {
 		return vmm.File{}, storeError(ctx, err)
 	}
-	to := newSink(f)
+	to := &sink{to: f, sum: newSum(whole)}
 	err = m.stream(ctx, whole, compress, to)
 	if closed := f.Close(); err == nil && closed != nil {
 		err = storeError(ctx, closed)
@@ -79,7 +79,7 @@ func (m *Machine) saveState(ctx context.Context, path string, whole, compress bo
 	if err != nil {
 		return vmm.File{}, errors.Join(err, os.Remove(path))
 	}
-	return vmm.File{Path: path, Size: size.Bytes(to.n), Digest: to.digest()}, nil
+	return vmm.File{Path: path, Size: size.Bytes(to.n), Digest: to.sum.Digest()}, nil
 }
 
 // cancelGrace is how long QEMU may take to give up a save.

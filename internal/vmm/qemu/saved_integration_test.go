@@ -136,9 +136,10 @@ func TestStateOfAnother(t *testing.T) {
 	if err := os.WriteFile(saved.State.Path, changed, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, f := written(t, changed, false)
+	sum := newSum(false)
+	_, _ = sum.Write(changed)
 	other := saved
-	other.State.Digest = f.Digest
+	other.State.Digest = sum.Digest()
 	spec := newSpec(t, g)
 	_, err = d.Start(t.Context(), spec, vmm.Restore{Saved: other, Memory: mem})
 	if !errors.Is(err, vmm.ErrStale) || fault.HintOf(err) == "" || !strings.Contains(err.Error(), "minivm!") {

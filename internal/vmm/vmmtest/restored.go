@@ -261,6 +261,12 @@ func (s *suite) adoptRestored() {
 	s.needSave()
 	m, spec := s.remembering("adopted")
 	m = s.readopt(m)
+	s.pauseNow(m)
+	s.saveIn(m, s.TempDir())
+	m = s.readopt(m) // of a daemon that died while it let the machine sleep
+	s.paused(m, true)
+	s.resumeNow(m)
+	s.asBefore(m, "adopted")
 	saved, mem := s.rest(m) // an owner
 	clone := s.readopt(s.restore(s.h.NewSpec(s.T), vmm.Restore{Saved: saved, Memory: mem}))
 	s.paused(clone, true)
