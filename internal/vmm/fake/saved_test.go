@@ -13,13 +13,13 @@ import (
 	"github.com/xfeldman/aegisvm/internal/vmm/fake"
 )
 
-// sleeper starts a machine whose guest remembers a word, and pauses it.
-func sleeper(t *testing.T, word string) (*fake.Host, vmm.Machine) {
+// sleeper starts a machine whose guest remembers something, and pauses it.
+func sleeper(t *testing.T) (*fake.Host, vmm.Machine) {
 	t.Helper()
 	begun := make(chan struct{}, 10)
 	host := fake.NewHost(func(ctx context.Context, b fake.Boot) vmm.Exit {
 		if b.Saved == nil {
-			b.OnSave(func() []byte { return []byte(word) })
+			b.OnSave(func() []byte { return []byte("word") })
 		}
 		begun <- struct{}{}
 		return fake.Idle(ctx, b)
@@ -44,7 +44,7 @@ func saveOf(t *testing.T, m vmm.Machine) (vmm.Saved, vmm.Memory, error) {
 
 func TestSavedFaults(t *testing.T) {
 	injected := errors.New("injected")
-	host, m := sleeper(t, "word")
+	host, m := sleeper(t)
 	host.VM(t.Name()).Inject(fake.Faults{Save: injected, Fork: injected})
 	if _, _, err := saveOf(t, m); !errors.Is(err, injected) {
 		t.Errorf("save: %v", err)
@@ -87,7 +87,7 @@ func TestSavedFaults(t *testing.T) {
 }
 
 func TestDamage(t *testing.T) {
-	host, m := sleeper(t, "word")
+	host, m := sleeper(t)
 	host.Inject(fake.Faults{Damage: true})
 	saved, mem, err := saveOf(t, m)
 	if err != nil {
@@ -108,7 +108,7 @@ func TestDamage(t *testing.T) {
 // TestSlowSave gives up a save that takes long, and lets the VMM die in others.
 func TestSlowSave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		host, m := sleeper(t, "word")
+		host, m := sleeper(t)
 		v := host.VM(t.Name())
 		v.Inject(fake.Faults{SaveDelay: time.Hour})
 		begin := time.Now()
@@ -132,7 +132,7 @@ func TestSlowSave(t *testing.T) {
 		if _, _, err := saveOf(t, m); !errors.Is(err, vmm.ErrEnded) {
 			t.Errorf("a machine that dies: %v", err)
 		}
-		_, m = sleeper(t, "word")
+		_, m = sleeper(t)
 		m.(*fake.Machine).VM().Inject(fake.Faults{SaveDies: true})
 		if _, _, err := saveOf(t, m); !errors.Is(err, vmm.ErrEnded) {
 			t.Errorf("a machine that dies of it: %v", err)

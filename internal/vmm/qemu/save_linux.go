@@ -101,7 +101,7 @@ func (m *Machine) stream(ctx context.Context, whole, compress bool, to io.Writer
 	defer cancel()
 	if err := mon.migrate(late, "migrate", whole, w); err != nil {
 		closeAll(r)
-		<-copied
+		_ = <-copied // the first error is told
 		return m.blame(ctx, fmt.Errorf("save: %w", err))
 	}
 	var written error
@@ -109,7 +109,7 @@ func (m *Machine) stream(ctx context.Context, whole, compress bool, to io.Writer
 	case written = <-copied:
 	case <-ctx.Done():
 		m.abandon(r)
-		<-copied
+		_ = <-copied // the end of the context is told
 	}
 	if written != nil && ctx.Err() == nil {
 		m.abandon(r)

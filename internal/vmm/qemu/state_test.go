@@ -29,12 +29,12 @@ func sampleState(n int) []byte {
 }
 
 // written returns a state as a save writes it.
-func written(t testing.TB, state []byte, compress bool) ([]byte, vmm.File) {
-	t.Helper()
+func written(tb testing.TB, state []byte, compress bool) ([]byte, vmm.File) {
+	tb.Helper()
 	var file bytes.Buffer
 	to := &sink{to: &file, sum: newSum(true)}
 	if err := copyState(to, bytes.NewReader(state), compress); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return file.Bytes(), vmm.File{Path: "state", Size: size.Bytes(to.n), Digest: to.sum.Digest()}
 }
@@ -128,8 +128,8 @@ func TestOpenState(t *testing.T) {
 	} {
 		if test.file == nil {
 			_ = os.Remove(f.Path)
-		} else {
-			write(t, f.Path, string(test.file))
+		} else if err := os.WriteFile(f.Path, test.file, 0o600); err != nil {
+			t.Fatal(err)
 		}
 		r, err := openState(&f, false)
 		if !errors.Is(err, test.want) {

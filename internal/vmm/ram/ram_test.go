@@ -262,7 +262,7 @@ func TestSum(t *testing.T) {
 			_, _ = parts.Write(part)
 			rest = rest[len(part):]
 		}
-		if whole.Digest() != parts.Digest() || whole.Digest() != whole.Digest() {
+		if first := whole.Digest(); first != parts.Digest() || first != whole.Digest() {
 			t.Errorf("%d bytes have two digests", n)
 		}
 		if other, ok := seen[whole.Digest()]; ok {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"hash/crc32"
+	"slices"
 )
 
 // Sum sums a stream that holds memory as images are summed: CRC32C by blocks, ten
@@ -36,7 +37,7 @@ func (s *Sum) Write(p []byte) (int, error) {
 
 // Digest returns the digest of what was written so far.
 func (s *Sum) Digest() string {
-	all := s.sums[:len(s.sums):len(s.sums)]
+	all := slices.Clip(s.sums)
 	if s.left > 0 {
 		all = binary.LittleEndian.AppendUint32(all, s.last)
 	}

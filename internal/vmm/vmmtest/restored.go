@@ -182,7 +182,7 @@ func (s *suite) restoreDamaged() {
 			}
 			s.unusable(name, s.h.NewSpec(s.T), target.saved, vmm.ErrDamaged)
 		}
-		if err := os.WriteFile(target.file.Path, good, 0o600); err != nil {
+		if err := os.WriteFile(target.file.Path, good, 0o600); err != nil { //nolint:gosec // a file of the driver under test
 			s.Fatal(err)
 		}
 	}
