@@ -45,6 +45,7 @@ func (m *Machine) Save(ctx context.Context, dest vmm.Dest) (vmm.Saved, vmm.Memor
 	if mem == nil {
 		return s, nil, nil
 	}
+	mem.of = s.State.Digest
 	m.hold(mem).spoil() // this save takes the place of one before
 	return s, mem, nil
 }
@@ -101,7 +102,7 @@ func (m *Machine) stream(ctx context.Context, whole, compress bool, to io.Writer
 	defer cancel()
 	if err := mon.migrate(late, "migrate", whole, w); err != nil {
 		closeAll(r)
-		_ = <-copied // the first error is told
+		<-copied //nolint:errcheck // the first error is told
 		return m.blame(ctx, fmt.Errorf("save: %w", err))
 	}
 	var written error
@@ -109,7 +110,7 @@ func (m *Machine) stream(ctx context.Context, whole, compress bool, to io.Writer
 	case written = <-copied:
 	case <-ctx.Done():
 		m.abandon(r)
-		_ = <-copied // the end of the context is told
+		<-copied //nolint:errcheck // the end of the context is told
 	}
 	if written != nil && ctx.Err() == nil {
 		m.abandon(r)

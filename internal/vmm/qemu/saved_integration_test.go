@@ -125,6 +125,7 @@ func TestStateOfAnother(t *testing.T) {
 	g := requireVM(t)
 	d := openDriver(t, Options{})
 	saved, mem := savedMachine(t, d, newSpec(t, g))
+	saved.Memory = store(t, mem)
 	state, err := os.ReadFile(saved.State.Path)
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +142,7 @@ func TestStateOfAnother(t *testing.T) {
 	other := saved
 	other.State.Digest = sum.Digest()
 	spec := newSpec(t, g)
-	_, err = d.Start(t.Context(), spec, vmm.Restore{Saved: other, Memory: mem})
+	_, err = d.Start(t.Context(), spec, vmm.Restore{Saved: other})
 	if !errors.Is(err, vmm.ErrStale) || fault.HintOf(err) == "" || !strings.Contains(err.Error(), "minivm!") {
 		t.Errorf("%v (%s)", err, fault.HintOf(err))
 	}

@@ -118,6 +118,9 @@ func (s *suite) memory() {
 	clone, own = vmm.Restore{Saved: saved, Memory: mem}, vmm.Restore{Saved: saved, Memory: mem, Own: true}
 	c := s.restart(s.h.NewSpec(s.T), clone)
 	refused("the memory that clones are of", own)
+	other, of := s.rest(s.restart(s.h.NewSpec(s.T), vmm.Restore{Saved: saved}))
+	refused("the memory of another", vmm.Restore{Saved: other, Memory: mem})
+	refused("the memory of another, for its own", vmm.Restore{Saved: saved, Memory: of, Own: true})
 	whole, _ := s.rest(c)
 	refused("a memory beside a whole state", vmm.Restore{Saved: whole, Memory: mem})
 }
