@@ -82,7 +82,8 @@ func syncPath(path string) error {
 // guest is told so. Kernel, Initrd and Cmdline are in the memory already and need not be
 // given, but for arm64's Kernel.
 //
-// Three kinds of start, of which the first two need Saved.Whole to be false:
+// Three kinds of start, of which the first two need Saved.Whole to be false, and the
+// Memory that was saved with this very state:
 //
 //	Memory, not Own   a copy-on-write clone. Memory stays as it is, sealed against
 //	                  all VMMs, and serves any number of clones.

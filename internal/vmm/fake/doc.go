@@ -15,6 +15,11 @@
 // while the machine is paused. Code cannot be stopped as a vCPU can: a paused guest
 // runs until it next touches one of its ports.
 //
+// A guest that is to come back from a saved machine says with Boot.OnSave what it
+// wants to find in Boot.Memory. One that was restored begins when it is resumed.
+// Disks have no content; ForkDisk makes overlays that are empty.
+//
 // All waiting is on channels, so that machines live in testing/synctest bubbles.
-// Nothing is kept in Spec.Dir.
+// Nothing is kept in Spec.Dir. What is saved is in real files, where it can be
+// damaged.
 package fake

@@ -25,7 +25,9 @@ type Faults struct {
 	Save      error
 	SaveDelay time.Duration // Save takes so long
 	SaveDies  bool          // the VMM dies while it is saved
-	Store     error         // Memory.Store fails with it
-	Damage    bool          // what Save and Store write is not what they say
-	Load      error         // LoadMemory fails with it
+
+	// Of the host, whatever the machine: as injected by Host.Inject.
+	Store  error // Memory.Store fails with it
+	Load   error // LoadMemory fails with it
+	Damage bool  // what Save and Store write is not what they say
 }

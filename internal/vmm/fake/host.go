@@ -49,6 +49,7 @@ type Host struct {
 	mu      sync.Mutex
 	faults  Faults
 	version string
+	saves   int
 	vms     map[string]*VM // by Spec.Dir
 }
 

@@ -21,6 +21,9 @@ type Machine struct {
 	released chan struct{}
 }
 
+// VM returns the machine as its host sees it.
+func (m *Machine) VM() *VM { return m.vm }
+
 // Release gives the machine up without ending it, as the end of this process
 // would. Connections break.
 func (m *Machine) Release() {

@@ -25,12 +25,14 @@ const stateName = "state"
 // state is the content of that file.
 type state struct {
 	ID     string // of the machine that was saved
+	Save   int    // no two saves of a host have one state
 	Memory []byte // of one that does not own its memory
 }
 
 // memory is a guest's memory, as it was told. It implements vmm.Memory.
 type memory struct {
 	host    *Host
+	of      string // digest of the state that it was saved with
 	bytes   []byte
 	custody ram.Custody
 }
@@ -62,6 +64,14 @@ func (m *memory) Close() error {
 	return nil
 }
 
+// count counts the saves.
+func (h *Host) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.saves++
+	return h.saves
+}
+
 func (h *Host) now() Faults {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -77,7 +87,7 @@ func (d *Driver) LoadMemory(ctx context.Context, s vmm.Saved) (vmm.Memory, error
 	if err != nil {
 		return nil, err
 	}
-	m := &memory{host: d.host, bytes: b}
+	m := &memory{host: d.host, of: s.State.Digest, bytes: b}
 	m.free()
 	return m, nil
 }
@@ -99,7 +109,7 @@ func (v *VM) restore(from *vmm.Restore) error {
 	}
 	given, _ := from.Memory.(*memory)
 	switch {
-	case s.Whole != (st.Memory != nil), s.Whole && from.Memory != nil, from.Memory != nil && given == nil:
+	case s.Whole != (st.Memory != nil), s.Whole && from.Memory != nil, from.Memory != nil && (given == nil || given.of != s.State.Digest):
 		return fault.New(fault.Invalid, "a memory that is not of this saved machine")
 	case s.Whole:
 		v.found = st.Memory
@@ -158,7 +168,7 @@ func (m *Machine) save(ctx context.Context, dest vmm.Dest, f Faults) (vmm.Saved,
 	if remember != nil {
 		holds = remember()
 	}
-	st := state{ID: v.spec.ID}
+	st := state{ID: v.spec.ID, Save: v.host.count()}
 	if v.clone {
 		st.Memory = append([]byte{}, holds...)
 	}
@@ -167,7 +177,7 @@ func (m *Machine) save(ctx context.Context, dest vmm.Dest, f Faults) (vmm.Saved,
 		return vmm.Saved{}, nil, err
 	}
 	s := vmm.Saved{Driver: driverName, Identity: v.host.identity() + shape(&v.spec), Whole: v.clone}
-	if s.State, err = writeFile(filepath.Join(dest.Dir, stateName), b, f.Damage); err != nil {
+	if s.State, err = writeFile(filepath.Join(dest.Dir, stateName), b, v.host.now().Damage); err != nil {
 		return vmm.Saved{}, nil, err
 	}
 	v.mu.Lock()
@@ -177,7 +187,7 @@ func (m *Machine) save(ctx context.Context, dest vmm.Dest, f Faults) (vmm.Saved,
 		return s, nil, nil
 	}
 	v.memory.spoil()
-	v.memory = &memory{host: v.host, bytes: append([]byte{}, holds...)}
+	v.memory = &memory{host: v.host, of: s.State.Digest, bytes: append([]byte{}, holds...)}
 	return s, v.memory, nil
 }
 

@@ -3,6 +3,7 @@ package qemu
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -125,12 +126,12 @@ func (r *recipe) memory() string {
 // the machine when the disk is full, which nobody would notice.
 func (d *diskFile) argv(set int) []string {
 	var a []string
-	for i := len(d.Layers) - 1; i >= 0; i-- { // a node must exist before one that lies on it
-		n := node{name: d.layerNode(i), set: set + 1 + i, format: d.Layers[i].Format, readOnly: d.ReadOnly || i > 0}
+	for i, l := range slices.Backward(d.Layers) { // a node must exist before one that lies on it
+		n := node{name: d.layerNode(i), set: set + 1 + i, format: l.Format, readOnly: d.ReadOnly || i > 0}
 		if i < len(d.Layers)-1 {
 			n.backing = d.layerNode(i + 1)
 		}
-		a = append(a, "-add-fd", fmt.Sprintf("fd=%d,set=%d", d.Layers[i].FD, n.set),
+		a = append(a, "-add-fd", fmt.Sprintf("fd=%d,set=%d", l.FD, n.set),
 			"-blockdev", n.file().json(), "-blockdev", n.image().json())
 	}
 	return append(a, "-device", fmt.Sprintf("virtio-blk-device,drive=%s,serial=%s,werror=report,rerror=report", d.Name, d.Name))

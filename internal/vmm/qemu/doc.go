@@ -28,6 +28,18 @@
 // of limited size, and while there is no reader a full pipe drops what comes. QEMU
 // itself holds a reading end, so that its writes never fail.
 //
+// # How machines are saved
+//
+// The guest's memory is a memfd. QEMU maps it shared, and a save then leaves it out
+// (x-ignore-shared); or, in a clone, copy-on-write, and a save has to carry it. A memfd that
+// clones start from is sealed first: QEMU can punch holes into a file that it has
+// mapped privately, and whoever has taken over a VMM could do worse. There is no
+// balloon.
+//
+// States go through a pipe in both directions, summed and unpacked on their way;
+// QEMU never gets the end of one that is not what was saved. The memory of a machine
+// that an earlier daemon started is found through /proc/<pid>/fd.
+//
 // # How an end is told
 //
 // The pidfd says that the process has ended, for children and adopted processes

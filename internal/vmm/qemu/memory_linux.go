@@ -19,6 +19,7 @@ const memoryName = "aegis-ram"
 // memory is a guest's memory: a memfd. It implements vmm.Memory.
 type memory struct {
 	file    *os.File
+	of      string // digest of the state that it was saved with
 	custody ram.Custody
 }
 
@@ -130,6 +131,7 @@ func (d *Driver) LoadMemory(ctx context.Context, s vmm.Saved) (vmm.Memory, error
 		closeAll(m.file)
 		return nil, loadError(ctx, err)
 	}
+	m.of = s.State.Digest
 	m.free()
 	return m, nil
 }

@@ -72,7 +72,7 @@ func (d *Driver) openLoad(spec *vmm.Spec, from *vmm.Restore) (*load, error) {
 func (l *load) openMemory(from *vmm.Restore) (err error) {
 	given, ours := from.Memory.(*memory)
 	switch {
-	case from.Memory != nil && (!ours || l.saved.Whole):
+	case from.Memory != nil && (!ours || l.saved.Whole || given.of != l.saved.State.Digest):
 		return fault.New(fault.Invalid, "a memory that is not of this saved machine")
 	case l.saved.Whole:
 		return nil // fresh, and QEMU fills it
@@ -159,7 +159,7 @@ func (m *Machine) load(ctx context.Context, l *load) error {
 	}
 	fed := make(chan error, 1)
 	go func() {
-		err := feed(ctx, w, l.state, &l.saved.State)
+		err := feed(ctx, w, l.state, &l.saved.State, l.saved.Whole)
 		closeAll(w) // QEMU fails where something is missing
 		fed <- err
 	}()

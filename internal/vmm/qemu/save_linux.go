@@ -45,6 +45,7 @@ func (m *Machine) Save(ctx context.Context, dest vmm.Dest) (vmm.Saved, vmm.Memor
 	if mem == nil {
 		return s, nil, nil
 	}
+	mem.of = s.State.Digest
 	m.hold(mem).spoil() // this save takes the place of one before
 	return s, mem, nil
 }
@@ -71,7 +72,7 @@ func (m *Machine) saveState(ctx context.Context, path string, whole, compress bo
 	if err != nil {
 		return vmm.File{}, storeError(ctx, err)
 	}
-	to := newSink(f)
+	to := &sink{to: f, sum: newSum(whole)}
 	err = m.stream(ctx, whole, compress, to)
 	if closed := f.Close(); err == nil && closed != nil {
 		err = storeError(ctx, closed)
@@ -79,7 +80,7 @@ func (m *Machine) saveState(ctx context.Context, path string, whole, compress bo
 	if err != nil {
 		return vmm.File{}, errors.Join(err, os.Remove(path))
 	}
-	return vmm.File{Path: path, Size: size.Bytes(to.n), Digest: to.digest()}, nil
+	return vmm.File{Path: path, Size: size.Bytes(to.n), Digest: to.sum.Digest()}, nil
 }
 
 // cancelGrace is how long QEMU may take to give up a save.
@@ -101,7 +102,7 @@ func (m *Machine) stream(ctx context.Context, whole, compress bool, to io.Writer
 	defer cancel()
 	if err := mon.migrate(late, "migrate", whole, w); err != nil {
 		closeAll(r)
-		<-copied
+		<-copied //nolint:errcheck // the first error is told
 		return m.blame(ctx, fmt.Errorf("save: %w", err))
 	}
 	var written error
@@ -109,7 +110,7 @@ func (m *Machine) stream(ctx context.Context, whole, compress bool, to io.Writer
 	case written = <-copied:
 	case <-ctx.Done():
 		m.abandon(r)
-		<-copied
+		<-copied //nolint:errcheck // the end of the context is told
 	}
 	if written != nil && ctx.Err() == nil {
 		m.abandon(r)

@@ -125,6 +125,7 @@ func TestStateOfAnother(t *testing.T) {
 	g := requireVM(t)
 	d := openDriver(t, Options{})
 	saved, mem := savedMachine(t, d, newSpec(t, g))
+	saved.Memory = store(t, mem)
 	state, err := os.ReadFile(saved.State.Path)
 	if err != nil {
 		t.Fatal(err)
@@ -136,11 +137,12 @@ func TestStateOfAnother(t *testing.T) {
 	if err := os.WriteFile(saved.State.Path, changed, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, f := written(t, changed, false)
+	sum := newSum(false)
+	_, _ = sum.Write(changed)
 	other := saved
-	other.State.Digest = f.Digest
+	other.State.Digest = sum.Digest()
 	spec := newSpec(t, g)
-	_, err = d.Start(t.Context(), spec, vmm.Restore{Saved: other, Memory: mem})
+	_, err = d.Start(t.Context(), spec, vmm.Restore{Saved: other})
 	if !errors.Is(err, vmm.ErrStale) || fault.HintOf(err) == "" || !strings.Contains(err.Error(), "minivm!") {
 		t.Errorf("%v (%s)", err, fault.HintOf(err))
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
+	"github.com/xfeldman/aegisvm/internal/vmm/ram"
 )
 
 // A state is what QEMU writes when it migrates, as it is or compressed with zstd,
@@ -34,14 +35,31 @@ const (
 
 var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
 
+// sum is a digest in the making. That of a whole state is summed as memory is, for
+// its size.
+type sum interface {
+	io.Writer // never fails
+	Digest() string
+}
+
+func newSum(whole bool) sum {
+	if whole {
+		return &ram.Sum{}
+	}
+	return sha{sha256.New()}
+}
+
+type sha struct{ hash.Hash }
+
+// Digest implements sum.
+func (s sha) Digest() string { return "sha256:" + hex.EncodeToString(s.Sum(nil)) }
+
 // sink writes a state to a file and sums it.
 type sink struct {
 	to  io.Writer
-	sum hash.Hash
+	sum sum
 	n   int64
 }
-
-func newSink(to io.Writer) *sink { return &sink{to: to, sum: sha256.New()} }
 
 // Write implements io.Writer.
 func (s *sink) Write(p []byte) (int, error) {
@@ -50,10 +68,6 @@ func (s *sink) Write(p []byte) (int, error) {
 	s.n += int64(n)
 	return n, err
 }
-
-func (s *sink) digest() string { return digestOf(s.sum) }
-
-func digestOf(h hash.Hash) string { return "sha256:" + hex.EncodeToString(h.Sum(nil)) }
 
 // copyState copies a state up to the end of QEMU's writing.
 func copyState(to io.Writer, from io.Reader, compress bool) error {
@@ -103,9 +117,9 @@ func openState(want *vmm.File, whole bool) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
 	}
-	sum := sha256.New()
+	sum := newSum(whole)
 	_, _ = sum.Write(b) // never fails
-	if digestOf(sum) != want.Digest {
+	if sum.Digest() != want.Digest {
 		return nil, errChanged(want.Path)
 	}
 	return io.NopCloser(bytes.NewReader(b)), nil
@@ -115,8 +129,8 @@ func errChanged(path string) error { return fmt.Errorf("%w: %s is changed", vmm.
 
 // feed writes a state to QEMU, unpacked. QEMU never gets the end of a state that is
 // not what was saved; one that it refuses before is looked at none the less.
-func feed(ctx context.Context, to io.Writer, file io.Reader, want *vmm.File) error {
-	sum := sha256.New()
+func feed(ctx context.Context, to io.Writer, file io.Reader, want *vmm.File, whole bool) error {
+	sum := newSum(whole)
 	from := bufio.NewReaderSize(io.TeeReader(io.LimitReader(file, int64(want.Size)), sum), copySize)
 	var state io.Reader = from
 	if b, _ := from.Peek(len(zstdMagic)); bytes.Equal(b, zstdMagic) { // what cannot be read is told below
@@ -137,7 +151,7 @@ func feed(ctx context.Context, to io.Writer, file io.Reader, want *vmm.File) err
 		return context.Cause(ctx)
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", vmm.ErrDamaged, want.Path, err)
-	case digestOf(sum) != want.Digest:
+	case sum.Digest() != want.Digest:
 		return errChanged(want.Path)
 	case h.err != nil:
 		return h.err

@@ -29,14 +29,14 @@ func sampleState(n int) []byte {
 }
 
 // written returns a state as a save writes it.
-func written(t testing.TB, state []byte, compress bool) ([]byte, vmm.File) {
-	t.Helper()
+func written(tb testing.TB, state []byte, compress bool) ([]byte, vmm.File) {
+	tb.Helper()
 	var file bytes.Buffer
-	to := newSink(&file)
+	to := &sink{to: &file, sum: newSum(true)}
 	if err := copyState(to, bytes.NewReader(state), compress); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	return file.Bytes(), vmm.File{Path: "state", Size: size.Bytes(to.n), Digest: to.digest()}
+	return file.Bytes(), vmm.File{Path: "state", Size: size.Bytes(to.n), Digest: to.sum.Digest()}
 }
 
 func TestState(t *testing.T) {
@@ -48,7 +48,7 @@ func TestState(t *testing.T) {
 				t.Errorf("%d bytes became %d, told as %d", n, len(b), f.Size)
 			}
 			var got bytes.Buffer
-			if err := feed(t.Context(), &got, bytes.NewReader(b), &f); err != nil || !bytes.Equal(got.Bytes(), state) {
+			if err := feed(t.Context(), &got, bytes.NewReader(b), &f, true); err != nil || !bytes.Equal(got.Bytes(), state) {
 				t.Errorf("%d bytes, compressed %v: %d came back, %v", n, compress, got.Len(), err)
 			}
 		}
@@ -63,7 +63,7 @@ func TestStateDamaged(t *testing.T) {
 		check := func(what string, b []byte) {
 			t.Helper()
 			var got bytes.Buffer
-			err := feed(t.Context(), &got, bytes.NewReader(b), &f)
+			err := feed(t.Context(), &got, bytes.NewReader(b), &f, true)
 			if !errors.Is(err, vmm.ErrDamaged) || got.Len() > len(state)-lastPart/2 {
 				t.Errorf("compressed %v, %s: %v, and %d bytes of %d", compress, what, err, got.Len(), len(state))
 			}
@@ -76,7 +76,7 @@ func TestStateDamaged(t *testing.T) {
 		}
 		var got bytes.Buffer
 		twice := io.MultiReader(bytes.NewReader(good), bytes.NewReader(good))
-		if err := feed(t.Context(), &got, twice, &f); err != nil || !bytes.Equal(got.Bytes(), state) {
+		if err := feed(t.Context(), &got, twice, &f, true); err != nil || !bytes.Equal(got.Bytes(), state) {
 			t.Errorf("what follows a state was read: %d bytes, %v", got.Len(), err)
 		}
 	}
@@ -96,25 +96,28 @@ func (p *brokenPipe) Write(b []byte) (int, error) {
 func TestStateRefused(t *testing.T) {
 	good, f := written(t, sampleState(8*lastPart), false)
 	for _, after := range []int{0, 2 * lastPart, 8*lastPart - 1} {
-		if err := feed(t.Context(), &brokenPipe{after}, bytes.NewReader(good), &f); !errors.Is(err, syscall.EPIPE) || errors.Is(err, vmm.ErrDamaged) {
+		if err := feed(t.Context(), &brokenPipe{after}, bytes.NewReader(good), &f, true); !errors.Is(err, syscall.EPIPE) || errors.Is(err, vmm.ErrDamaged) {
 			t.Errorf("after %d bytes: %v", after, err)
 		}
 	}
 	bad := bytes.Clone(good)
 	bad[0] ^= 1
-	if err := feed(t.Context(), &brokenPipe{}, bytes.NewReader(bad), &f); !errors.Is(err, vmm.ErrDamaged) {
+	if err := feed(t.Context(), &brokenPipe{}, bytes.NewReader(bad), &f, true); !errors.Is(err, vmm.ErrDamaged) {
 		t.Errorf("damaged: %v", err)
 	}
 	cause := errors.New("changed my mind")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
-	if err := feed(ctx, &brokenPipe{}, bytes.NewReader(bad), &f); !errors.Is(err, cause) {
+	if err := feed(ctx, &brokenPipe{}, bytes.NewReader(bad), &f, true); !errors.Is(err, cause) {
 		t.Errorf("canceled: %v", err)
 	}
 }
 
 func TestOpenState(t *testing.T) {
 	b, f := written(t, sampleState(5000), false)
+	small := newSum(false)
+	_, _ = small.Write(b)
+	f.Digest = small.Digest()
 	f.Path = filepath.Join(t.TempDir(), "state")
 	for name, test := range map[string]struct {
 		file []byte
@@ -125,8 +128,8 @@ func TestOpenState(t *testing.T) {
 	} {
 		if test.file == nil {
 			_ = os.Remove(f.Path)
-		} else {
-			write(t, f.Path, string(test.file))
+		} else if err := os.WriteFile(f.Path, test.file, 0o600); err != nil {
+			t.Fatal(err)
 		}
 		r, err := openState(&f, false)
 		if !errors.Is(err, test.want) {
@@ -150,7 +153,7 @@ func FuzzFeed(f *testing.F) {
 	f.Add(zstdMagic)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var got bytes.Buffer
-		err := feed(t.Context(), &got, bytes.NewReader(b), &file)
+		err := feed(t.Context(), &got, bytes.NewReader(b), &file, true)
 		if err == nil && !bytes.HasPrefix(b, raw) {
 			t.Errorf("%q was fed to QEMU", b)
 		}

@@ -249,3 +249,32 @@ func FuzzTable(f *testing.F) {
 		}
 	})
 }
+
+// TestSum checks that a digest depends on the bytes, and not on how they came.
+func TestSum(t *testing.T) {
+	seen := map[string]int{}
+	for _, n := range []int{0, 1, block - 1, block, block + 1, 3 * block} {
+		b := noise(n)
+		var whole, parts, changed Sum
+		_, _ = whole.Write(b)
+		for rest := b; len(rest) > 0; {
+			part := rest[:min(len(rest), 100_003)]
+			_, _ = parts.Write(part)
+			rest = rest[len(part):]
+		}
+		if first := whole.Digest(); first != parts.Digest() || first != whole.Digest() {
+			t.Errorf("%d bytes have two digests", n)
+		}
+		if other, ok := seen[whole.Digest()]; ok {
+			t.Errorf("%d bytes and %d have one digest", n, other)
+		}
+		seen[whole.Digest()] = n
+		if n > 0 {
+			b[n/2] ^= 1
+			_, _ = changed.Write(b)
+			if changed.Digest() == whole.Digest() {
+				t.Errorf("%d bytes: a change does not show", n)
+			}
+		}
+	}
+}

@@ -44,14 +44,22 @@ type table struct {
 func (t *table) encode() []byte {
 	b := make([]byte, 0, len(t.extents)*entrySize+footerSize)
 	for _, e := range t.extents {
-		b = binary.LittleEndian.AppendUint64(b, uint64(e.offset))
-		b = binary.LittleEndian.AppendUint32(b, uint32(e.length))
+		b = append64(b, e.offset)
+		b = append32(b, e.length)
 		b = binary.LittleEndian.AppendUint32(b, e.sum)
 	}
 	b = append(b, magic...)
-	b = binary.LittleEndian.AppendUint64(b, uint64(t.size))
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(t.extents)))
+	b = append64(b, t.size)
+	b = append32(b, len(t.extents))
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+func append64(b []byte, v int64) []byte {
+	return binary.LittleEndian.AppendUint64(b, uint64(v)) //nolint:gosec // a size
+}
+
+func append32(b []byte, v int) []byte {
+	return binary.LittleEndian.AppendUint32(b, uint32(v)) //nolint:gosec // a size within a block, or a count of blocks
 }
 
 func digest(encoded []byte) string {
@@ -94,13 +102,13 @@ func readTable(r io.ReaderAt, length int64) (*table, string, error) {
 func (t *table) decode(b []byte) error {
 	end := int64(0)
 	for i := range t.extents {
-		offset := binary.LittleEndian.Uint64(b[i*entrySize:])
-		length := binary.LittleEndian.Uint32(b[i*entrySize+8:])
-		if offset < uint64(end) || length == 0 || length > block || offset > uint64(t.size) || uint64(t.size)-offset < uint64(length) {
+		offset := int64(binary.LittleEndian.Uint64(b[i*entrySize:])) //nolint:gosec // a negative one is refused
+		length := int64(binary.LittleEndian.Uint32(b[i*entrySize+8:]))
+		if offset < end || length == 0 || length > block || offset > t.size-length {
 			return fmt.Errorf("%w: %d bytes at %d after %d", errNoImage, length, offset, end)
 		}
-		t.extents[i] = extent{int64(offset), int(length), binary.LittleEndian.Uint32(b[i*entrySize+12:])}
-		end = int64(offset) + int64(length)
+		t.extents[i] = extent{offset, int(length), binary.LittleEndian.Uint32(b[i*entrySize+12:])}
+		end = offset + length
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -72,7 +73,7 @@ func (g *Guest) Serve(pipe io.ReadWriter) (Word, error) {
 			if id != last {
 				last, answer = id, g.answer(question)
 			}
-			out = fmt.Appendf(out[:len(out):len(out)], "\x02%s=%s\n", id, answer)
+			out = fmt.Appendf(slices.Clip(out), "\x02%s=%s\n", id, answer)
 		}
 		if _, err := pipe.Write(out); err != nil {
 			return "", err
@@ -148,7 +149,7 @@ func (g *Guest) answer(question string) string {
 // pattern makes n bytes that do not repeat by pages.
 func pattern(n int) []byte {
 	b := make([]byte, n)
-	x := uint32(n)
+	x := uint32(n) //nolint:gosec // any number will do
 	for i := range b {
 		x = x*1664525 + 1013904223
 		b[i] = byte(x >> 24)

@@ -118,6 +118,9 @@ func (s *suite) memory() {
 	clone, own = vmm.Restore{Saved: saved, Memory: mem}, vmm.Restore{Saved: saved, Memory: mem, Own: true}
 	c := s.restart(s.h.NewSpec(s.T), clone)
 	refused("the memory that clones are of", own)
+	other, of := s.rest(s.restart(s.h.NewSpec(s.T), vmm.Restore{Saved: saved}))
+	refused("the memory of another", vmm.Restore{Saved: other, Memory: mem})
+	refused("the memory of another, for its own", vmm.Restore{Saved: saved, Memory: of, Own: true})
 	whole, _ := s.rest(c)
 	refused("a memory beside a whole state", vmm.Restore{Saved: whole, Memory: mem})
 }
@@ -182,7 +185,7 @@ func (s *suite) restoreDamaged() {
 			}
 			s.unusable(name, s.h.NewSpec(s.T), target.saved, vmm.ErrDamaged)
 		}
-		if err := os.WriteFile(target.file.Path, good, 0o600); err != nil {
+		if err := os.WriteFile(target.file.Path, good, 0o600); err != nil { //nolint:gosec // a file of the driver under test
 			s.Fatal(err)
 		}
 	}
@@ -261,6 +264,12 @@ func (s *suite) adoptRestored() {
 	s.needSave()
 	m, spec := s.remembering("adopted")
 	m = s.readopt(m)
+	s.pauseNow(m)
+	s.saveIn(m, s.TempDir())
+	m = s.readopt(m) // of a daemon that died while it let the machine sleep
+	s.paused(m, true)
+	s.resumeNow(m)
+	s.asBefore(m, "adopted")
 	saved, mem := s.rest(m) // an owner
 	clone := s.readopt(s.restore(s.h.NewSpec(s.T), vmm.Restore{Saved: saved, Memory: mem}))
 	s.paused(clone, true)
