@@ -58,8 +58,13 @@ type RunRequest struct {
 	VCPUs    int               `json:"vcpus,omitempty"`
 	DiskMB   int64             `json:"disk_mb,omitempty"`
 	Expose   []ExposeRequest   `json:"expose,omitempty"`
-	Stdin    bool              `json:"stdin,omitempty"`
-	TTY      *Winsize          `json:"tty,omitempty"`
+	// Egress is what the VM may reach: "none", "public" (the default) or "all".
+	// AllowHosts names more: names, addresses and prefixes, with a port or without; with
+	// some and no Egress that is all it may reach.
+	Egress     string   `json:"egress,omitempty"`
+	AllowHosts []string `json:"allow_hosts,omitempty"`
+	Stdin      bool     `json:"stdin,omitempty"`
+	TTY        *Winsize `json:"tty,omitempty"`
 }
 
 // Winsize is the size of a terminal in characters.

@@ -4,17 +4,19 @@ import "time"
 
 // CreateRequest is the body of POST /v1/instances. The answer is a Created.
 type CreateRequest struct {
-	Command  []string          `json:"command,omitempty"` // may be missing when the handle exists
-	Env      map[string]string `json:"env,omitempty"`
-	Secrets  []string          `json:"secrets,omitempty"` // as in RunRequest; added to those of a handle that exists
-	Handle   string            `json:"handle,omitempty"`
-	ImageRef string            `json:"image_ref,omitempty"`
-	MemoryMB int64             `json:"memory_mb,omitempty"`
-	VCPUs    int               `json:"vcpus,omitempty"`
-	DiskMB   int64             `json:"disk_mb,omitempty"`
-	Workdir  string            `json:"workdir,omitempty"`
-	User     string            `json:"user,omitempty"`
-	Expose   []ExposeRequest   `json:"expose,omitempty"` // ports that are open as long as the instance is there and not disabled
+	Command    []string          `json:"command,omitempty"` // may be missing when the handle exists
+	Env        map[string]string `json:"env,omitempty"`
+	Secrets    []string          `json:"secrets,omitempty"` // as in RunRequest; added to those of a handle that exists
+	Handle     string            `json:"handle,omitempty"`
+	ImageRef   string            `json:"image_ref,omitempty"`
+	MemoryMB   int64             `json:"memory_mb,omitempty"`
+	VCPUs      int               `json:"vcpus,omitempty"`
+	DiskMB     int64             `json:"disk_mb,omitempty"`
+	Workdir    string            `json:"workdir,omitempty"`
+	User       string            `json:"user,omitempty"`
+	Egress     string            `json:"egress,omitempty"`      // as in RunRequest
+	AllowHosts []string          `json:"allow_hosts,omitempty"` // as in RunRequest
+	Expose     []ExposeRequest   `json:"expose,omitempty"`      // ports that are open as long as the instance is there and not disabled
 	// PauseAfterS is how many seconds nothing must hold the instance before it is
 	// paused; 0 is never, nil the daemon's default.
 	PauseAfterS *int64 `json:"pause_after_s,omitempty"`
@@ -71,19 +73,21 @@ type InstanceInfo struct {
 	Driver     string `json:"driver"`
 	// HarnessVersion is that of process 1 in the VM; "" while there is none, or it was
 	// not asked yet.
-	HarnessVersion string `json:"harness_version"`
-	Isolation      string `json:"isolation"`
-	MemoryMB       int64  `json:"memory_mb"`
-	VCPUs          int    `json:"vcpus"`
-	DiskMB         int64  `json:"disk_mb"`
-	MemoryUsed     int64  `json:"memory_used"` // bytes of the host, now
-	DiskUsed       int64  `json:"disk_used"`   // bytes of the host
-	PauseAfter     int64  `json:"pause_after_s"`
-	StopAfter      int64  `json:"stop_after_s"`
-	ExposePorts    []int  `json:"expose_ports"`      // of the guest
-	Why            string `json:"why,omitempty"`     // why it is stopped
-	Trouble        string `json:"trouble,omitempty"` // what its VM suffers from this host, and what to do
-	Holds          []Hold `json:"holds"`             // what keeps it awake
+	HarnessVersion string   `json:"harness_version"`
+	Isolation      string   `json:"isolation"`
+	MemoryMB       int64    `json:"memory_mb"`
+	VCPUs          int      `json:"vcpus"`
+	DiskMB         int64    `json:"disk_mb"`
+	MemoryUsed     int64    `json:"memory_used"` // bytes of the host, now
+	DiskUsed       int64    `json:"disk_used"`   // bytes of the host
+	PauseAfter     int64    `json:"pause_after_s"`
+	StopAfter      int64    `json:"stop_after_s"`
+	ExposePorts    []int    `json:"expose_ports"` // of the guest
+	Egress         string   `json:"egress"`       // what it may reach: "none", "public", "all"
+	AllowHosts     []string `json:"allow_hosts,omitempty"`
+	Why            string   `json:"why,omitempty"`     // why it is stopped
+	Trouble        string   `json:"trouble,omitempty"` // what its VM suffers from this host, and what to do
+	Holds          []Hold   `json:"holds"`             // what keeps it awake
 	// SecretKeys names the secrets in the environment of its program and execs; "*" is
 	// all that are stored.
 	SecretKeys []string `json:"secret_keys"`

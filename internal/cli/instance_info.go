@@ -75,6 +75,9 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 	for _, e := range i.Endpoints {
 		lines = append(lines, [2]string{"port", fmt.Sprintf("%d at %s", e.GuestPort, e.URL())})
 	}
+	if i.Egress != "public" || len(i.AllowHosts) > 0 {
+		lines = append(lines, [2]string{"egress", strings.Join(append([]string{i.Egress}, i.AllowHosts...), ", ")})
+	}
 	if i.ActiveConnections > 0 {
 		lines = append(lines, [2]string{"connections", strconv.Itoa(i.ActiveConnections)})
 	}

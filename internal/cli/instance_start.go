@@ -82,7 +82,7 @@ func (o *instanceStartOptions) run(ctx context.Context, command []string) error 
 	created, again, err := o.app.client().Launch(ctx, api.CreateRequest{
 		Command: command, Env: o.spec.env.merged(), Secrets: o.spec.secrets, Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
-		Expose: o.spec.expose.requests(), PauseAfterS: o.pauseAfter.wholeSeconds(), StopAfterS: o.stopAfter.wholeSeconds(),
+		Expose: o.spec.expose.requests(), Egress: o.spec.egress, AllowHosts: o.spec.allow, PauseAfterS: o.pauseAfter.wholeSeconds(), StopAfterS: o.stopAfter.wholeSeconds(),
 	})
 	if err != nil {
 		return err

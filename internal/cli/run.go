@@ -59,7 +59,7 @@ func (o *runOptions) run(ctx context.Context, command []string) error {
 	req := api.RunRequest{
 		Command: command, Env: o.spec.env.merged(), Secrets: o.spec.secrets, Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
-		Expose: o.spec.expose.requests(), Stdin: s.stdin, TTY: s.size(),
+		Expose: o.spec.expose.requests(), Egress: o.spec.egress, AllowHosts: o.spec.allow, Stdin: s.stdin, TTY: s.size(),
 	}
 	if o.tty {
 		req.Env = withTerm(req.Env, o.app.lookup)

@@ -190,6 +190,7 @@ func (d *daemon) build(ctx context.Context) error {
 			Limits: logstore.DefaultLimits,
 		},
 		Secrets:  d.secrets,
+		Networks: networks{d.Log},
 		Doors:    router.Doors{Log: d.Log},
 		Log:      d.Log,
 		Limits:   limits(d.Config),

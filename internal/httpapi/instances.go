@@ -131,7 +131,7 @@ func createSpec(req api.CreateRequest) (instance.Spec, error) {
 	spec, err := specOf(api.RunRequest{
 		Command: req.Command, Env: req.Env, Secrets: req.Secrets, Handle: req.Handle, Workdir: req.Workdir, User: req.User,
 		ImageRef: req.ImageRef, MemoryMB: req.MemoryMB, VCPUs: req.VCPUs, DiskMB: req.DiskMB,
-		Expose: req.Expose,
+		Expose: req.Expose, Egress: req.Egress, AllowHosts: req.AllowHosts,
 	})
 	if err != nil {
 		return instance.Spec{}, err
@@ -209,6 +209,7 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 		Driver: status.Backend, Isolation: status.Isolation, HarnessVersion: v.Harness,
 		MemoryMB: v.Spec.Memory.MiB(), VCPUs: v.Spec.VCPUs, DiskMB: v.Spec.Disk.MiB(),
 		PauseAfter: int64(v.Spec.PauseAfter / time.Second), StopAfter: int64(v.Spec.StopAfter / time.Second), Why: v.Why, Holds: []api.Hold{},
+		Egress: egressOf(v.Spec.Egress), AllowHosts: v.Spec.Egress.Allow,
 		ExposePorts: []int{}, SecretKeys: names(v.Spec.Secrets),
 	}
 	for _, e := range v.Spec.Expose {
@@ -223,6 +224,17 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 	info.MemoryUsed, info.DiskUsed = usage(v.Memory), usage(v.DiskUse)
 	s.answer(w, r, http.StatusOK, info)
 	return nil
+}
+
+// egressOf returns the mode that is in force.
+func egressOf(e instance.Egress) string {
+	switch {
+	case e.Mode != "":
+		return e.Mode
+	case len(e.Allow) > 0:
+		return "none"
+	}
+	return "public"
 }
 
 // usage measures; what cannot be measured now (a machine that just ended) is 0.

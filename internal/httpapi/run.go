@@ -89,6 +89,7 @@ func specOf(req api.RunRequest) (instance.Spec, error) {
 	}
 	return instance.Spec{
 		Expose:    expose,
+		Egress:    instance.Egress{Mode: req.Egress, Allow: req.AllowHosts},
 		Handle:    req.Handle,
 		Command:   req.Command,
 		Env:       req.Env,

@@ -41,6 +41,9 @@ func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
 	if err := spec.Complete(s.world.Defaults); err != nil {
 		return nil, err
 	}
+	if err := s.world.checkEgress(spec.Egress); err != nil {
+		return nil, err
+	}
 	if err := s.world.checkSecrets(ctx, spec); err != nil {
 		return nil, err
 	}

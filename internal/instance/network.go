@@ -10,9 +10,32 @@ import (
 
 // Networks makes the host's ends of VMs' networks. Package netstack implements it.
 type Networks interface {
+	// Check says what is wrong with e.
+	Check(e Egress) error
+
 	// Open makes the network of one machine. tell is called with lines for the
 	// instance's log, such as what the guest was denied; it may take its time.
 	Open(id ID, spec Spec, tell func(line string)) (Network, error)
+}
+
+// Egress says what a guest may reach outside of its own network.
+type Egress struct {
+	Mode  string   // "none", "public" or "all"; "" is "none" if something is allowed by name, else "public"
+	Allow []string `json:",omitempty"` // names, addresses and prefixes, with a port or without
+}
+
+// MaxAllow bounds the rules of an Egress.
+const MaxAllow = 256
+
+// checkEgress says what is wrong with what a guest is to reach.
+func (w *World) checkEgress(e Egress) error {
+	if len(e.Allow) > MaxAllow {
+		return fault.New(fault.Invalid, "%d rules of egress are too many; there may be %d", len(e.Allow), MaxAllow)
+	}
+	if w.Networks == nil {
+		return nil
+	}
+	return w.Networks.Check(e)
 }
 
 // Network is the host's end of one machine's network.

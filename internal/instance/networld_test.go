@@ -60,6 +60,8 @@ func (s *stubNets) left() (nets, conns int) {
 	return nets, conns
 }
 
+func (s *stubNets) Check(Egress) error { return nil }
+
 func (s *stubNets) Open(id ID, _ Spec, _ func(string)) (Network, error) {
 	if s.openErr != nil {
 		return nil, s.openErr

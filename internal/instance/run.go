@@ -28,6 +28,9 @@ func (s *Set) Run(ctx context.Context, spec Spec) (*Run, error) {
 	if err := spec.Complete(s.world.Defaults); err != nil {
 		return nil, err
 	}
+	if err := s.world.checkEgress(spec.Egress); err != nil {
+		return nil, err
+	}
 	if err := s.world.checkSecrets(ctx, spec); err != nil {
 		return nil, err
 	}
