@@ -12,5 +12,6 @@
 // elsewhere, tells one image from another. An image is read as hostile input none
 // the less: sizes are checked before anything is allocated.
 //
-// The package imports only vmm and the standard library.
+// Custody keeps the rules by which a memory changes hands. The package imports only
+// vmm, leaves and the standard library.
 package ram
