@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/logattr"
 )
 
@@ -50,6 +51,7 @@ type answer struct {
 type actor struct {
 	id      ID
 	spec    Spec
+	magic   guestproto.Magic // opens the link to its machine; the record's
 	set     *Set // the others
 	world   *World
 	log     *slog.Logger
@@ -91,7 +93,7 @@ func newActor(r Record, s *Set) *actor {
 	t := time.NewTimer(time.Hour)
 	t.Stop()
 	a := &actor{
-		id: r.ID, spec: r.Spec, set: s, world: &s.world,
+		id: r.ID, spec: r.Spec, magic: r.Magic, set: s, world: &s.world,
 		log:     s.world.Log.With(logattr.Instance(r.ID), logattr.Handle(r.Spec.Handle)),
 		mailbox: make(chan request),
 		born:    make(chan struct{}),

@@ -216,7 +216,7 @@ func (a *actor) join(ctx context.Context, l *live) error {
 	hello := a.hello()
 	hello.Identity = nil // it has one
 	hello.Owned = []guestproto.Owned{{Exec: guestproto.ProgramID, Offset: offset}}
-	if err := a.link(ctx, l, a.record.Magic, hello); err != nil {
+	if err := a.link(ctx, l, a.magic, hello); err != nil {
 		return err
 	}
 	return a.attach(ctx, l, offset)

@@ -65,7 +65,7 @@ func (s *starting) excuse(err error) error {
 
 // run starts the machine and makes it the instance's own.
 func (s *starting) run(ctx context.Context, cold bool) (*live, error) {
-	plan, err := s.world.Ground.Prepare(ctx, s.id, s.spec, s.record.Magic, cold)
+	plan, err := s.world.Ground.Prepare(ctx, s.id, s.spec, s.magic, cold)
 	s.kind = plan.Kind
 	if err != nil {
 		return nil, err
@@ -122,12 +122,12 @@ func (s *starting) begin(ctx context.Context, l *live, plan Plan, env []string) 
 	if err := s.plug(ctx, l); err != nil {
 		return err
 	}
-	hello, magic := s.hello(), s.record.Magic
+	hello, magic := s.hello(), s.magic
 	if plan.Kind == Clone {
 		if err := l.current().machine.Resume(ctx); err != nil {
 			return err
 		}
-		magic, hello.Rekey = plan.Magic, &s.record.Magic
+		magic, hello.Rekey = plan.Magic, &s.magic
 		hello.Identity.Clone, hello.DiskBytes = true, int64(s.spec.Disk)
 	}
 	if err := s.link(ctx, l, magic, hello); err != nil {

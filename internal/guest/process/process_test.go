@@ -118,6 +118,7 @@ func TestEnd(t *testing.T) {
 		if got := read(t, e); got != want {
 			t.Errorf("log %q, want %q", got, want)
 		}
+		synctest.Wait() // the end is in the log a moment before it is in the table
 		if states := table.Keep([]guestproto.Owned{{Exec: "x", Offset: 8}}); len(states) != 1 || states[0] != (guestproto.Exec{ID: "x", End: uint64(len(want))}) {
 			t.Errorf("states %+v", states)
 		}
