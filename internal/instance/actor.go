@@ -52,7 +52,7 @@ type actor struct {
 	id      ID
 	spec    Spec
 	magic   guestproto.Magic // opens the link to its machine; the record's
-	set     *Set // the others
+	set     *Set             // the others
 	world   *World
 	log     *slog.Logger
 	output  Log // what its processes write; nil if ephemeral

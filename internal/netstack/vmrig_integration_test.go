@@ -79,10 +79,12 @@ func (v *vm) boot(t *testing.T, home paths.Home, harness string, log *slog.Logge
 		t.Fatal(err)
 	}
 	magic := guestproto.NewMagic()
-	recipe, err := ground.NewGround(home, harness).Prepare(ctx, instance.NewID(), spec, magic)
+	plan, err := ground.NewGround(ground.Options{Home: home, Harness: harness, Driver: driver, Log: log}).
+		Prepare(ctx, instance.NewID(), spec, magic, true)
 	if err != nil {
 		t.Fatal(err)
 	}
+	recipe := plan.Recipe
 	recipe.Network = true
 	if v.machine, err = driver.Start(ctx, recipe, vmm.Boot{}); err != nil {
 		t.Fatal(err)

@@ -50,11 +50,25 @@ func newBed(b *testing.B) *bed {
 	if err != nil {
 		b.Fatal(err)
 	}
-	ground := machine.NewGround(home, filepath.Join(bin, "aegis-harness"))
 	log := slog.New(slog.DiscardHandler)
-	return &bed{home, driver, ground, instance.NewSet(instance.World{
-		Driver: driver, Ground: ground, Linker: guestlink.Linker{Log: log}, Log: log, Limits: instance.DefaultLimits(),
+	linker := guestlink.Linker{Log: log}
+	cold := booting{driver}
+	ground := machine.NewGround(machine.Options{
+		Home: home, Harness: filepath.Join(bin, "aegis-harness"), Driver: cold, Linker: linker, Log: log, Timeout: time.Minute,
+	})
+	return &bed{home, cold, ground, instance.NewSet(instance.World{
+		Driver: cold, Ground: ground, Linker: linker, Log: log, Limits: instance.DefaultLimits(),
 	}), log}
+}
+
+// booting is a driver whose machines all boot: there are no templates.
+type booting struct{ vmm.Driver }
+
+// Info implements vmm.Driver.
+func (d booting) Info() vmm.Info {
+	i := d.Driver.Info()
+	i.Abilities.Save = false
+	return i
 }
 
 // bare boots the kernel and waits for the first sign of its userspace, with nothing
@@ -66,10 +80,11 @@ func (x *bed) bare(b *testing.B) time.Duration {
 	if err := spec.Complete(instance.Defaults{}); err != nil {
 		b.Fatal(err)
 	}
-	recipe, err := x.ground.Prepare(b.Context(), id, spec, guestproto.NewMagic())
+	plan, err := x.ground.Prepare(b.Context(), id, spec, guestproto.NewMagic(), true)
 	if err != nil {
 		b.Fatal(err)
 	}
+	recipe := plan.Recipe
 	recipe.Cmdline += " " + guestproto.TraceArg
 	begin := time.Now()
 	m, err := x.driver.Start(b.Context(), recipe, vmm.Boot{})

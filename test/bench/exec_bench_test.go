@@ -30,11 +30,11 @@ func (x *bed) rawLink(b *testing.B) *machineUnderLink {
 		b.Fatal(err)
 	}
 	id, magic := instance.NewID(), guestproto.NewMagic()
-	recipe, err := x.ground.Prepare(b.Context(), id, spec, magic)
+	plan, err := x.ground.Prepare(b.Context(), id, spec, magic, true)
 	if err != nil {
 		b.Fatal(err)
 	}
-	m, err := x.driver.Start(b.Context(), recipe, vmm.Boot{})
+	m, err := x.driver.Start(b.Context(), plan.Recipe, vmm.Boot{})
 	if err != nil {
 		b.Fatal(err)
 	}
