@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -313,7 +314,7 @@ func TestDoorCloses(t *testing.T) {
 	asleep := newSleeper("")
 	served := make(chan error, 1)
 	addr := program(t, func(c *net.TCPConn) {
-		_, err := io.Copy(c, c)
+		_, err := io.Copy(struct{ io.Writer }{c}, c)
 		served <- err
 	})
 	var calls atomic.Int32
@@ -442,7 +443,7 @@ func TestPorts(t *testing.T) {
 		}
 		seen[p] = true
 		same := netip.AddrPortFrom(loop, p)
-		if _, err := doors.Open(same, nobody); fault.KindOf(err) != fault.Conflict || fault.HintOf(err) == "" || !strings.Contains(err.Error(), fmt.Sprint(p)) {
+		if _, err := doors.Open(same, nobody); fault.KindOf(err) != fault.Conflict || fault.HintOf(err) == "" || !strings.Contains(err.Error(), strconv.Itoa(int(p))) {
 			t.Errorf("a port that is taken: %v", err)
 		}
 		// What clients leave in the system does not keep the number from the next daemon.

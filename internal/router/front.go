@@ -3,8 +3,6 @@ package router
 import (
 	"context"
 	"errors"
-	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -63,7 +61,7 @@ var errFrontShut = errors.New("the router was closed")
 // NewFront returns the HTTP router for those instances. It does no I/O.
 func NewFront(instances Instances, logger *slog.Logger) *Front {
 	f := &Front{instances: instances, log: logger, wake: DefaultWake, guests: map[instance.ID]*guest{}}
-	quiet := log.New(io.Discard, "", 0) // clients that break off are not the daemon's matter
+	quiet := slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug) // clients that break off are not the daemon's matter
 	f.proxy = &httputil.ReverseProxy{
 		Rewrite:       rewrite,
 		Transport:     transport{},

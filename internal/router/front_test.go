@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,23 +24,30 @@ import (
 	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
+// answer is what a client got.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
 // get asks for a page and reads the answer.
-func (f *front) get(t testing.TB, url string, header ...string) (*http.Response, string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+func (f *front) get(tb testing.TB, url string, header ...string) answer {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), limit)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	must(t, err)
+	must(tb, err)
 	for _, h := range header {
 		name, value, _ := strings.Cut(h, ": ")
 		r.Header.Add(name, value)
 	}
 	res, err := f.http.Do(r)
-	must(t, err)
+	must(tb, err)
 	defer res.Body.Close() //nolint:errcheck // it is read to its end
 	body, err := io.ReadAll(res.Body)
-	must(t, err)
-	return res, string(body)
+	must(tb, err)
+	return answer{res.StatusCode, res.Header, string(body)}
 }
 
 func TestFrontErrors(t *testing.T) {
@@ -80,22 +88,22 @@ func TestFrontErrors(t *testing.T) {
 			}
 			f := newTestFront(t, s)
 			f.wake = 50 * time.Millisecond
-			res, body := f.get(t, c.url)
+			plain := f.get(t, c.url)
 			var said api.Error
-			if err := json.Unmarshal([]byte(body), &said); err != nil || !strings.Contains(said.Error, c.says) {
-				t.Errorf("%q, %v", body, err)
+			if err := json.Unmarshal([]byte(plain.body), &said); err != nil || !strings.Contains(said.Error, c.says) {
+				t.Errorf("%q, %v", plain.body, err)
 			}
-			page, html := f.get(t, c.url, "Accept: text/html,application/xhtml+xml,*/*;q=0.8")
-			if !strings.Contains(html, "<!doctype html>") || strings.Contains(html, "<memory>") || !strings.HasPrefix(page.Header.Get("Content-Type"), "text/html") {
-				t.Errorf("%q", html)
+			page := f.get(t, c.url, "Accept: text/html,application/xhtml+xml,*/*;q=0.8")
+			if !strings.Contains(page.body, "<!doctype html>") || strings.Contains(page.body, "<memory>") || !strings.HasPrefix(page.header.Get("Content-Type"), "text/html") {
+				t.Errorf("%q", page.body)
 			}
 			retry := ""
 			if c.status == http.StatusServiceUnavailable {
 				retry = "3"
 			}
-			for _, r := range []*http.Response{res, page} {
-				if r.StatusCode != c.status || r.Header.Get("Retry-After") != retry || r.Header.Get("Cache-Control") != "no-store" {
-					t.Errorf("%s, %v", r.Status, r.Header)
+			for _, a := range []answer{plain, page} {
+				if a.status != c.status || a.header.Get("Retry-After") != retry || a.header.Get("Cache-Control") != "no-store" {
+					t.Errorf("%d, %v", a.status, a.header)
 				}
 			}
 			f.settle(t)
@@ -165,7 +173,7 @@ func TestFrontPassesOn(t *testing.T) {
 		if strings.Contains(head, "User-Agent") {
 			t.Errorf("the guest was told of a client that did not say what it is: %q", head)
 		}
-		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil) //nolint:bodyclose // conn is closed
 		must(t, err)
 		body := make([]byte, 6)
 		_, err = io.ReadFull(res.Body, body)
@@ -189,17 +197,18 @@ func TestFrontInformational(t *testing.T) {
 		body, err := io.ReadAll(r.Body) // asks for it, with 100
 		must(t, err)
 		w.Header().Set("Content-Type", "text/x-own")
-		fmt.Fprintf(w, "%d", len(body))
+		_, _ = io.WriteString(w, strconv.Itoa(len(body)))
 	})
 	conn, err := net.Dial("tcp", f.addr)
 	must(t, err)
 	defer conn.Close() //nolint:errcheck // a test's
 	_ = conn.SetDeadline(time.Now().Add(limit))
-	fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: web.localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+	_, err = io.WriteString(conn, "PUT / HTTP/1.1\r\nHost: web.localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+	must(t, err)
 	b := bufio.NewReader(conn)
 	statuses := func() (seen []int) {
 		for {
-			res, err := http.ReadResponse(b, nil)
+			res, err := http.ReadResponse(b, nil) //nolint:bodyclose // conn is closed
 			must(t, err)
 			seen = append(seen, res.StatusCode)
 			if res.StatusCode == http.StatusContinue {
@@ -230,7 +239,7 @@ func TestEvents(t *testing.T) {
 				w.WriteHeader(http.StatusOK)
 				must(t, http.NewResponseController(w).Flush())
 				for range more {
-					fmt.Fprint(w, "data: x\n\n")
+					_, _ = io.WriteString(w, "data: x\n\n")
 					must(t, http.NewResponseController(w).Flush())
 				}
 			})
@@ -280,7 +289,7 @@ func TestBothWays(t *testing.T) {
 					}
 				}
 				w.Header().Set("Grpc-Status", "0")
-				w.Header().Set(http.TrailerPrefix+"Grpc-Message", fmt.Sprint(r.Proto))
+				w.Header().Set(http.TrailerPrefix+"Grpc-Message", r.Proto)
 			})
 			c := f.client(http2)
 			defer c.CloseIdleConnections()
@@ -349,7 +358,7 @@ func TestBodies(t *testing.T) {
 						t.Errorf("length %d", r.ContentLength)
 					}
 					if length {
-						w.Header().Set("Content-Length", fmt.Sprint(len(large)))
+						w.Header().Set("Content-Length", strconv.Itoa(len(large)))
 					}
 					_, _ = w.Write(large)
 				})
@@ -381,9 +390,8 @@ func TestReuse(t *testing.T) {
 	h2 := f.client(true)
 	defer h2.CloseIdleConnections()
 	for range 20 {
-		res, _ := f.get(t, "http://web.localhost/")
-		if res.StatusCode != http.StatusOK {
-			t.Error(res.Status)
+		if a := f.get(t, "http://web.localhost/"); a.status != http.StatusOK {
+			t.Error(a)
 		}
 		res, err := h2.Get("http://web.localhost/")
 		must(t, err)
@@ -429,8 +437,8 @@ func TestStaleConnections(t *testing.T) {
 	s.add("web", http80(80))
 	f := newTestFront(t, s)
 	for range 50 {
-		if res, body := f.get(t, "http://web.localhost/"); res.StatusCode != http.StatusOK {
-			t.Errorf("%s %s", res.Status, body)
+		if a := f.get(t, "http://web.localhost/"); a.status != http.StatusOK {
+			t.Error(a)
 		}
 	}
 }
@@ -528,14 +536,13 @@ func TestFrontMany(t *testing.T) {
 		}
 		mu.Unlock()
 		<-all // all are there at once
-		fmt.Fprint(w, r.URL.Path)
+		_, _ = io.WriteString(w, r.URL.Path)
 	})
 	var wg sync.WaitGroup
 	for i := range 500 {
 		wg.Go(func() {
-			res, body := f.get(t, fmt.Sprintf("http://web.localhost/%d", i))
-			if res.StatusCode != http.StatusOK || body != fmt.Sprintf("/%d", i) {
-				t.Errorf("%s %q", res.Status, body)
+			if a := f.get(t, fmt.Sprintf("http://web.localhost/%d", i)); a.status != http.StatusOK || a.body != fmt.Sprintf("/%d", i) {
+				t.Error(a)
 			}
 		})
 	}
@@ -546,7 +553,7 @@ func TestFrontMany(t *testing.T) {
 }
 
 func TestFrontLeavesNothing(t *testing.T) {
-	f := serving(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "x") })
+	f := serving(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "x") })
 	times := 10000
 	if testing.Short() {
 		times = 500

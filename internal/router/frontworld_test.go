@@ -97,19 +97,19 @@ type front struct {
 }
 
 // newTestFront serves a router until the test ends.
-func newTestFront(t testing.TB, s *stubInstances) *front {
-	t.Helper()
+func newTestFront(tb testing.TB, s *stubInstances) *front {
+	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	must(tb, err)
 	f := &front{Front: NewFront(s, slog.New(slog.DiscardHandler)), stub: s, addr: ln.Addr().String()}
 	served := make(chan error, 1)
 	go func() { served <- f.Serve(ln) }()
 	f.http = f.client(false)
-	t.Cleanup(func() {
-		must(t, f.Close())
-		must(t, <-served)
+	tb.Cleanup(func() {
+		must(tb, f.Close())
+		must(tb, <-served)
 		if n := s.held.Load(); n != 0 {
-			t.Errorf("%d holds are left", n)
+			tb.Errorf("%d holds are left", n)
 		}
 		f.http.CloseIdleConnections()
 	})
@@ -142,21 +142,21 @@ func (f *front) settle(t *testing.T) int {
 }
 
 // site serves HTTP until the test ends, and returns its address.
-func site(t testing.TB, h http.HandlerFunc) string {
-	t.Helper()
+func site(tb testing.TB, h http.HandlerFunc) string {
+	tb.Helper()
 	s := httptest.NewUnstartedServer(h)
 	s.Config.Protocols = new(http.Protocols)
 	s.Config.Protocols.SetHTTP1(true)
 	s.Config.Protocols.SetUnencryptedHTTP2(true)
 	s.Start()
-	t.Cleanup(s.Close)
+	tb.Cleanup(s.Close)
 	return s.Listener.Addr().String()
 }
 
 // serving is a router in front of one instance, "web", whose port 80 is h.
-func serving(t testing.TB, h http.HandlerFunc) *front {
-	t.Helper()
-	s := &stubInstances{programs: map[uint16]string{80: site(t, h)}}
+func serving(tb testing.TB, h http.HandlerFunc) *front {
+	tb.Helper()
+	s := &stubInstances{programs: map[uint16]string{80: site(tb, h)}}
 	s.add("web", instance.Expose{Guest: 80, Protocol: instance.HTTP})
-	return newTestFront(t, s)
+	return newTestFront(tb, s)
 }

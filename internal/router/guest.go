@@ -42,8 +42,6 @@ func newGuest() *guest {
 			// A guest may refuse a body before it is sent; one that does not know how is
 			// sent it after this.
 			ExpectContinueTimeout: time.Second,
-			WriteBufferSize:       64 << 10,
-			ReadBufferSize:        64 << 10,
 
 			MaxResponseHeaderBytes: maxHead,
 		}

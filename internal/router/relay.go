@@ -49,22 +49,19 @@ type halfConn interface {
 	CloseWrite() error
 }
 
-const bufferSize = 64 << 10
-
-// buffers are reused: a relay needs two, and lives as long as its client likes. It is
-// the httputil.BufferPool of Front.
+// buffers are large, and reused. They are the httputil.BufferPool of Front, too.
 var buffers bufferPool
 
 type bufferPool struct{ pool sync.Pool }
 
 func (p *bufferPool) Get() []byte {
-	if b, ok := p.pool.Get().(*[bufferSize]byte); ok {
+	if b, ok := p.pool.Get().(*[largeRead]byte); ok {
 		return b[:]
 	}
-	return make([]byte, bufferSize)
+	return make([]byte, largeRead)
 }
 
-func (p *bufferPool) Put(b []byte) { p.pool.Put((*[bufferSize]byte)(b)) }
+func (p *bufferPool) Put(b []byte) { p.pool.Put((*[largeRead]byte)(b)) }
 
 // pass writes said and then what it reads from one end to the other, until the first
 // ends its direction; that is passed on. It reports whether it got so far.
@@ -74,12 +71,12 @@ func pass(to, from halfConn, said []byte) bool {
 			return false
 		}
 	}
-	buf := buffers.Get()
-	defer buffers.Put(buf)
+	in := inlet{from: from, buf: make([]byte, smallRead)}
+	defer in.free()
 	for {
-		n, err := from.Read(buf)
-		if n > 0 {
-			if _, err := to.Write(buf[:n]); err != nil {
+		b, err := in.read()
+		if len(b) > 0 {
+			if _, err := to.Write(b); err != nil {
 				return false // what to has said before may still be read: the other direction ends by itself
 			}
 		}
@@ -91,6 +88,44 @@ func pass(to, from halfConn, said []byte) bool {
 			_ = to.SetDeadline(past) // from is gone: frees the other direction
 			return false
 		}
+	}
+}
+
+// inlet reads with a large buffer while much comes, and waits with a small one: most
+// connections are silent most of the time.
+type inlet struct {
+	from  net.Conn
+	buf   []byte
+	large []byte // of buffers, or nil
+}
+
+const (
+	smallRead = 2 << 10
+	largeRead = 64 << 10
+)
+
+// read returns what comes next. It is valid until the next call.
+func (i *inlet) read() ([]byte, error) {
+	buf := i.buf
+	if i.large != nil {
+		buf = i.large
+	}
+	n, err := i.from.Read(buf)
+	switch {
+	case i.large == nil && n == len(buf):
+		i.large = buffers.Get()
+	case i.large != nil && n < smallRead:
+		copy(i.buf, buf[:n])
+		i.free()
+		buf = i.buf
+	}
+	return buf[:n], err
+}
+
+func (i *inlet) free() {
+	if i.large != nil {
+		buffers.Put(i.large)
+		i.large = nil
 	}
 }
 

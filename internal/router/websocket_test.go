@@ -23,9 +23,9 @@ func wsEcho(t *testing.T, ended chan<- error) http.HandlerFunc {
 		defer c.CloseNow() //nolint:errcheck // it has ended
 		c.SetReadLimit(2 << 20)
 		for {
-			kind, msg, err := c.Read(context.Background())
+			kind, msg, err := c.Read(r.Context())
 			if err == nil {
-				err = c.Write(context.Background(), kind, msg)
+				err = c.Write(r.Context(), kind, msg)
 			}
 			if err != nil {
 				ended <- err

@@ -22,17 +22,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // limit bounds what must happen; it decides no test that passes.
 const limit = 20 * time.Second
 
-func must(t testing.TB, err error) {
-	t.Helper()
+func must(tb testing.TB, err error) {
+	tb.Helper()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 // tcpGuest is a connection to a program that runs on the host instead of in a guest.
-type tcpGuest struct{ *net.TCPConn }
+type tcpGuest struct {
+	net.Conn // no more of it than a guest's has
+}
 
-func (g tcpGuest) Abort() { abort(g.TCPConn) }
+func (g tcpGuest) CloseWrite() error { return g.Conn.(*net.TCPConn).CloseWrite() }
+func (g tcpGuest) Abort()            { abort(g.Conn.(*net.TCPConn)) }
 
 func dialTCP(ctx context.Context, addr string) (instance.GuestConn, error) {
 	var d net.Dialer
@@ -40,15 +43,15 @@ func dialTCP(ctx context.Context, addr string) (instance.GuestConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tcpGuest{c.(*net.TCPConn)}, nil
+	return tcpGuest{c}, nil
 }
 
 // program serves TCP connections on a port of the host until the test ends, and
 // returns its address.
-func program(t testing.TB, serve func(*net.TCPConn)) string {
-	t.Helper()
+func program(tb testing.TB, serve func(*net.TCPConn)) string {
+	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	must(tb, err)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -63,15 +66,18 @@ func program(t testing.TB, serve func(*net.TCPConn)) string {
 			})
 		}
 	})
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = ln.Close()
 		wg.Wait()
 	})
 	return ln.Addr().String()
 }
 
-// echo answers with what it hears.
-func echo(c *net.TCPConn) { _, _ = io.Copy(c, c) }
+// echo answers with what it hears. It does not let the kernel do it: splice(2) from a
+// socket to itself can wait for ever.
+func echo(c *net.TCPConn) {
+	_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+}
 
 // to connects to a program, as if in a guest that is awake.
 func to(addr string) instance.Connect {
@@ -79,12 +85,12 @@ func to(addr string) instance.Connect {
 }
 
 // open opens a door on any port of 127.0.0.1 until the test ends.
-func open(t testing.TB, d Doors, connect instance.Connect) *door {
-	t.Helper()
+func open(tb testing.TB, d Doors, connect instance.Connect) *door {
+	tb.Helper()
 	d.Log = slog.New(slog.DiscardHandler)
 	out, err := d.Open(netip.MustParseAddrPort("127.0.0.1:0"), connect)
-	must(t, err)
-	t.Cleanup(func() {
+	must(tb, err)
+	tb.Cleanup(func() {
 		_ = out.Close()
 		out.Wait()
 	})
@@ -92,23 +98,23 @@ func open(t testing.TB, d Doors, connect instance.Connect) *door {
 }
 
 // visit comes to a door as a client.
-func visit(t testing.TB, d *door) *net.TCPConn {
-	t.Helper()
+func visit(tb testing.TB, d *door) *net.TCPConn {
+	tb.Helper()
 	c, err := net.Dial("tcp", d.ln.Addr().String())
-	must(t, err)
-	t.Cleanup(func() { _ = c.Close() })
+	must(tb, err)
+	tb.Cleanup(func() { _ = c.Close() })
 	_ = c.SetDeadline(time.Now().Add(limit))
 	return c.(*net.TCPConn)
 }
 
 // wait returns what comes over c.
-func wait[T any](t testing.TB, c <-chan T) T {
-	t.Helper()
+func wait[T any](tb testing.TB, c <-chan T) T {
+	tb.Helper()
 	select {
 	case v := <-c:
 		return v
 	case <-time.After(limit):
-		t.Fatal("nothing happened")
+		tb.Fatal("nothing happened")
 		panic("unreachable")
 	}
 }
