@@ -94,11 +94,12 @@ func (o *instanceStartOptions) run(ctx context.Context, command []string) error 
 	if again {
 		verb = "restarted"
 	}
-	text := fmt.Sprintf("Instance %s: %s\nHandle: %s\n", verb, created.ID, created.Handle)
+	var text strings.Builder
+	fmt.Fprintf(&text, "Instance %s: %s\nHandle: %s\n", verb, created.ID, created.Handle)
 	for _, e := range created.Endpoints {
-		text += fmt.Sprintf("URL: %s\n", e.URL())
+		fmt.Fprintf(&text, "URL: %s\n", e.URL())
 	}
-	return o.app.print("%s", text)
+	return o.app.print("%s", text.String())
 }
 
 // checkStored compares what was asked for with the instance of that name, if there is

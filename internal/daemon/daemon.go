@@ -149,16 +149,16 @@ type daemon struct {
 // build makes the core and what it stands on.
 func (d *daemon) build(ctx context.Context) error {
 	home := d.Config.Home
-	if d.Options.Memory == nil {
-		d.Options.Memory = hostMemory
+	if d.Memory == nil {
+		d.Memory = hostMemory
 	}
-	if d.driver = d.Options.Driver; d.driver == nil {
+	if d.driver = d.Driver; d.driver == nil {
 		var err error
 		if d.driver, err = drivers.Open(ctx, d.Config, d.Log); err != nil {
 			return err
 		}
 	}
-	if d.Options.Ground == nil {
+	if d.Ground == nil {
 		harness, err := paths.Program("aegis-harness")
 		if err != nil {
 			return fault.Wrap(fault.Unavailable, err, "the program for the VMs is missing").By(fault.Host).
@@ -172,7 +172,7 @@ func (d *daemon) build(ctx context.Context) error {
 			return fmt.Errorf("recover: %w", err)
 		}
 		d.parts.push("machines", func(context.Context) error { return ground.Close() })
-		d.Options.Ground = ground
+		d.Ground = ground
 	}
 	db, err := store.Open(ctx, home.Database())
 	if err != nil {
@@ -182,7 +182,7 @@ func (d *daemon) build(ctx context.Context) error {
 	d.secrets = vault.New(home.MasterKey(), db)
 	d.set = instance.NewSet(instance.World{
 		Driver: d.driver,
-		Ground: d.Options.Ground,
+		Ground: d.Ground,
 		Linker: guestlink.Linker{Log: d.Log},
 		Store:  db,
 		Logs: logstore.Folder{
@@ -195,7 +195,7 @@ func (d *daemon) build(ctx context.Context) error {
 		Log:      d.Log,
 		Limits:   limits(d.Config),
 		Defaults: instance.Defaults{Memory: d.Config.Memory, VCPUs: d.Config.CPUs, Disk: d.Config.Disk},
-		Memory:   d.Options.Memory,
+		Memory:   d.Memory,
 	})
 	return nil
 }

@@ -30,7 +30,7 @@ func (d *daemon) openFront(ctx context.Context) {
 	go func() {
 		defer close(served)
 		if err := front.Serve(ln); err != nil {
-			d.Log.Error("router", logattr.Err(err))
+			d.Log.ErrorContext(ctx, "router", logattr.Err(err))
 		}
 	}()
 	d.parts.push("router", func(context.Context) error {

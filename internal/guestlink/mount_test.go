@@ -2,7 +2,7 @@ package guestlink
 
 import (
 	"errors"
-	"slices"
+	"reflect"
 	"testing"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -13,11 +13,14 @@ import (
 func TestMount(t *testing.T) {
 	var record guesttest.Record
 	l := newRig(t, guesttest.Options{Record: &record}).open(t)
-	want := []guestproto.MountPoint{{Export: "/", Target: "/workspace"}, {Export: "/mounts/0", Target: "/data", ReadOnly: true}}
-	if err := l.Mount(t.Context(), guestproto.Mount{Mounts: want}); err != nil {
+	want := guestproto.Mount{
+		Mounts:    []guestproto.MountPoint{{Export: "/", Target: "/workspace"}, {Export: "/mounts/0", Target: "/data", ReadOnly: true}},
+		Reconnect: true,
+	}
+	if err := l.Mount(t.Context(), want); err != nil {
 		t.Fatal(err)
 	}
-	if got := record.Mounts(); !slices.Equal(got, want) {
+	if got := record.Mounts(); len(got) != 1 || !reflect.DeepEqual(got[0], want) {
 		t.Errorf("the guest was asked for %+v, want %+v", got, want)
 	}
 }

@@ -93,7 +93,7 @@ func TestGoldenMessages(t *testing.T) {
 		{"stats", Message{ID: 7, Type: TypeStats}, Stats{MemoryTotal: 1, MemoryAvailable: 2, DiskTotal: 3, DiskUsed: 4, Processes: 5}},
 		{"mount", Message{ID: 8, Type: TypeMount}, Mount{Mounts: []MountPoint{
 			{Export: "/", Target: "/workspace"}, {Export: "/mounts/0", Target: "/data", ReadOnly: true},
-		}}},
+		}, Reconnect: true}},
 		{"oom", Message{Type: TypeOOM}, OOM{Exec: "exec-1", Name: "python3"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

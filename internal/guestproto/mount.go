@@ -11,6 +11,10 @@ const AbilityMount = "mount"
 // Mount names the host's folders that the guest is to have.
 type Mount struct {
 	Mounts []MountPoint `json:"mounts"`
+	// Reconnect says that the server is another one than before, as after the end of a
+	// daemon: the guest ends its connections to the old one. It would go on waiting for
+	// answers on them until it gives up, because nobody is left to tell it.
+	Reconnect bool `json:"reconnect,omitempty"`
 }
 
 // MountPoint is one export of the server on the gateway, and where it goes.

@@ -139,7 +139,7 @@ func (l *live) cause() error { return l.why }
 
 // follow watches a machine that has been started or found. The run ends with it, unless
 // it was put to sleep.
-func (a *actor) follow(ctx context.Context, l *live, m vmm.Machine) *body {
+func (a *actor) follow(ctx context.Context, l *live, m vmm.Machine) {
 	b := &body{machine: m, over: make(chan struct{})}
 	l.embody(b)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -168,7 +168,6 @@ func (a *actor) follow(ctx context.Context, l *live, m vmm.Machine) *body {
 	if !a.spec.Ephemeral {
 		a.ops.Go(func() { a.tellTrouble(l, b) })
 	}
-	return b
 }
 
 // quote logs what a guest that has ended wrote to its console last.

@@ -19,7 +19,6 @@
 //	/dev/console, /dev/null     without them a Go program dies before main
 //	/modules/early/NN-name.ko   for the control channel, network card and disks
 //	/modules/root/NN-name.ko    for the root file system
-//	/modules/diag/...           for clones, to end the connections of their source
 //	/modules/workspace/...      for /workspace; nothing before the first mount needs them
 //
 // Within a set modules are loaded in the order of their names; a later set expects

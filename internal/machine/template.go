@@ -103,7 +103,7 @@ func (g *Ground) make(ctx context.Context, key templateKey, recipe vmm.Spec) (*t
 	g.work.Go(func() {
 		err := g.keep(context.WithoutCancel(ctx), dir, key, t)
 		if err != nil { // it serves as long as this daemon lives; without a manifest it is nothing to a later one
-			g.log.Error("keep template", logattr.Template(key.name()), logattr.Err(err))
+			g.log.ErrorContext(ctx, "keep template", logattr.Template(key.name()), logattr.Err(err))
 		}
 	})
 	return t, nil

@@ -32,6 +32,7 @@ import (
 
 // vm is a booted machine with a network, and a server for its workspace.
 type vm struct {
+	t       testing.TB // whose end is the machine's
 	machine vmm.Machine
 	link    *guestlink.Link
 	network *netstack.Network
@@ -122,7 +123,7 @@ func startVM(t testing.TB) *vm {
 			t.Logf("console:\n%s", console[max(0, len(console)-8000):])
 		}
 	})
-	v := &vm{machine: m}
+	v := &vm{t: t, machine: m}
 	v.attach(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -151,7 +152,7 @@ func (v *vm) attach(t testing.TB) {
 	}
 	n.Attach(conn)
 	v.network = n
-	t.Cleanup(func() { _ = n.Close() })
+	v.t.Cleanup(func() { _ = n.Close() })
 }
 
 // serve puts a server behind the gateway's port.
@@ -167,7 +168,7 @@ func (v *vm) serve(t testing.TB, exports ...nfs.Export) {
 	}
 	v.server, v.served = s, make(chan error, 1)
 	go func(done chan error, ln net.Listener) { done <- s.Serve(ln) }(v.served, ln)
-	t.Cleanup(func() { _ = s.Close() })
+	v.t.Cleanup(func() { _ = s.Close() })
 }
 
 // stop ends the server in good order.
@@ -186,6 +187,16 @@ func (v *vm) mount(t testing.TB, points ...guestproto.MountPoint) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := v.link.Mount(ctx, guestproto.Mount{Mounts: points}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reconnect tells the guest that its server is another one.
+func (v *vm) reconnect(t testing.TB, points ...guestproto.MountPoint) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := v.link.Mount(ctx, guestproto.Mount{Mounts: points, Reconnect: true}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -29,7 +29,7 @@ type Record struct {
 	identities []guestproto.Identity
 	thaws      []guestproto.Thaw
 	freezes    int
-	mounts     []guestproto.MountPoint
+	mounts     []guestproto.Mount
 }
 
 // Identities returns the identities that were set.
@@ -46,11 +46,11 @@ func (r *Record) Thaws() []guestproto.Thaw {
 	return append([]guestproto.Thaw(nil), r.thaws...)
 }
 
-// Mounts returns what was to be mounted, each request's in turn.
-func (r *Record) Mounts() []guestproto.MountPoint {
+// Mounts returns the requests to mount folders of the host.
+func (r *Record) Mounts() []guestproto.Mount {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]guestproto.MountPoint(nil), r.mounts...)
+	return append([]guestproto.Mount(nil), r.mounts...)
 }
 
 // Freezes returns how often the processes were frozen.
@@ -126,8 +126,8 @@ func (s *system) Freeze(time.Duration) ([]string, error) {
 	return nil, nil
 }
 
-func (s *system) Mount(mounts []guestproto.MountPoint) error {
-	s.record(func(r *Record) { r.mounts = append(r.mounts, mounts...) })
+func (s *system) Mount(req guestproto.Mount) error {
+	s.record(func(r *Record) { r.mounts = append(r.mounts, req) })
 	return s.opts.Mount
 }
 

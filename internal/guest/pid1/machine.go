@@ -87,10 +87,9 @@ func (m *machine) makeCommon() error {
 		}
 	})
 	if m.template {
-		for _, set := range []string{"workspace", "diag"} {
-			if err := m.modules.load(set); err != nil {
-				return err
-			}
+		// Clones need them anyway, and to end the connections of their source.
+		if err := m.modules.load("workspace"); err != nil {
+			return err
 		}
 	}
 	return mountBase()

@@ -3,7 +3,6 @@
 package pid1
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -122,87 +121,4 @@ func addDefaultRoute(fd int) error {
 		return fmt.Errorf("add the default route: %w", errno)
 	}
 	return nil
-}
-
-// destroySockets ends every TCP connection of the machine, as `ss -K` does: those
-// of a clone belong to its source. Listeners stay.
-func destroySockets() error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd) //nolint:errcheck // nothing is buffered
-	for seq, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		socks, err := dumpSockets(fd, uint32(seq)+1, family) //nolint:gosec // 0 or 1
-		if err != nil {
-			return err
-		}
-		for _, id := range socks {
-			// One that fails, as for a connection that has just ended, has number 0: the
-			// next dump reads over it.
-			if err := diag(fd, sockDestroy, unix.NLM_F_REQUEST, 0, family, id); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// From linux/sock_diag.h and linux/inet_diag.h.
-const (
-	sockDiagByFamily = 20
-	sockDestroy      = 21
-	sockIDSize       = 48
-	diagReqSize      = 8 + sockIDSize
-	tcpListen        = 10
-	tcpTimeWait      = 6
-	allStates        = 0xfff
-)
-
-// diag sends one inet_diag_req_v2.
-func diag(fd int, kind, flags uint16, seq uint32, family byte, id []byte) error {
-	e := binary.NativeEndian
-	m := e.AppendUint32(nil, unix.NLMSG_HDRLEN+diagReqSize)
-	m = e.AppendUint16(m, kind)
-	m = e.AppendUint16(m, flags)
-	m = e.AppendUint32(m, seq)
-	m = e.AppendUint32(m, 0) // port
-	m = append(m, family, unix.IPPROTO_TCP, 0, 0)
-	m = e.AppendUint32(m, allStates&^(1<<tcpListen|1<<tcpTimeWait))
-	m = append(m, id...)
-	return unix.Sendto(fd, m, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-}
-
-// dumpSockets returns the identities of the connections of a family.
-func dumpSockets(fd int, seq uint32, family byte) ([][]byte, error) {
-	if err := diag(fd, sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, seq, family, make([]byte, sockIDSize)); err != nil {
-		return nil, err
-	}
-	var ids [][]byte
-	buf := make([]byte, 64<<10)
-	for {
-		n, _, err := unix.Recvfrom(fd, buf, 0)
-		if err != nil {
-			return nil, err
-		}
-		for b := buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
-			size := int(binary.NativeEndian.Uint32(b))
-			if size < unix.NLMSG_HDRLEN || size > len(b) {
-				break
-			}
-			switch kind := binary.NativeEndian.Uint16(b[4:]); {
-			case binary.NativeEndian.Uint32(b[8:]) != seq: // of a request before
-			case kind == unix.NLMSG_DONE:
-				return ids, nil
-			case kind == unix.NLMSG_ERROR && size >= unix.NLMSG_HDRLEN+4:
-				// A kernel that cannot look for connections of that family has no other answer.
-				errno := unix.Errno(-int32(binary.NativeEndian.Uint32(b[unix.NLMSG_HDRLEN:]))) //nolint:gosec // as the kernel means it
-				return nil, fmt.Errorf("list connections: %w", errno)
-			case kind == sockDiagByFamily && size >= unix.NLMSG_HDRLEN+4+sockIDSize:
-				// struct inet_diag_msg: four bytes, then the identity.
-				ids = append(ids, append([]byte(nil), b[unix.NLMSG_HDRLEN+4:unix.NLMSG_HDRLEN+4+sockIDSize]...))
-			}
-			b = b[min(len(b), (size+3)&^3):]
-		}
-	}
 }

@@ -3,11 +3,15 @@
 package pid1
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
@@ -134,5 +138,48 @@ func TestEnvironment(t *testing.T) {
 func TestRtentryLayout(t *testing.T) {
 	if size := rtentrySize; size != 120 {
 		t.Errorf("struct rtentry has %d bytes, the kernel's 120", size)
+	}
+}
+
+func TestParseDiag(t *testing.T) {
+	e := binary.NativeEndian
+	msg := func(kind uint16, seq uint32, body []byte) []byte {
+		m := e.AppendUint32(nil, uint32(16+len(body)))
+		m = e.AppendUint16(m, kind)
+		m = e.AppendUint16(m, 0)
+		m = e.AppendUint32(m, seq)
+		return append(append(m, 0, 0, 0, 0), body...)
+	}
+	sock := msg(sockDiagByFamily, 7, make([]byte, 72))
+	failed := msg(unix.NLMSG_ERROR, 7, e.AppendUint32(nil, uint32(0xffffffff)-uint32(unix.ENOENT)+1))
+	for _, c := range []struct {
+		name  string
+		in    []byte
+		socks int
+		done  bool
+		err   error
+	}{
+		{"sockets", append(bytes.Clone(sock), sock...), 2, false, nil},
+		{"the end", append(bytes.Clone(sock), msg(unix.NLMSG_DONE, 7, make([]byte, 4))...), 1, true, nil},
+		{"acknowledged", msg(unix.NLMSG_ERROR, 7, make([]byte, 20)), 0, true, nil},
+		{"no such family", failed, 0, true, unix.ENOENT},
+		{"of an earlier request", msg(unix.NLMSG_DONE, 6, nil), 0, false, nil},
+		{"cut", sock[:40], 0, false, nil},
+		{"short", msg(sockDiagByFamily, 7, make([]byte, 10)), 0, false, nil},
+		{"nothing", nil, 0, false, nil},
+		{"sizes that lie", append(e.AppendUint32(nil, 3), make([]byte, 20)...), 0, false, nil},
+	} {
+		socks, done, err := parseDiag(c.in, 7)
+		if len(socks) != c.socks || done != c.done || !errors.Is(err, c.err) {
+			t.Errorf("%s: %d sockets, done %v, %v", c.name, len(socks), done, err)
+		}
+	}
+}
+
+func TestSocketPeer(t *testing.T) {
+	id := make(socket, sockIDSize)
+	copy(id, []byte{0x03, 0x43, 0x08, 0x01, 192, 168, 127, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 192, 168, 127, 1})
+	if got := id.peer().String(); got != "192.168.127.1:2049" {
+		t.Errorf("peer %s", got)
 	}
 }

@@ -5,6 +5,7 @@ package pid1
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path"
 	"strings"
@@ -17,18 +18,29 @@ import (
 // nfsOptions is how folders of the host are mounted. They survive any pause, and a host
 // that is away for long: requests wait for ever (hard). What the host changes is seen
 // after a second: nothing is believed longer (actimeo), nor that a file is not there
-// (lookupcache). Locks are the guest's own: there is no other client.
+// (lookupcache). What has had no answer for ten seconds (timeo) is asked again, which
+// finds a connection whose other end has died. Locks are the guest's own: there is no
+// other client.
 const nfsOptions = "addr=" + gateway + ",vers=3,proto=tcp,nolock,noacl,hard,port=2049," +
-	"mountport=2049,mountproto=tcp,mountvers=3,lookupcache=positive,actimeo=1,rsize=1048576,wsize=1048576"
+	"mountport=2049,mountproto=tcp,mountvers=3,lookupcache=positive,actimeo=1,timeo=100,rsize=1048576,wsize=1048576"
+
+// nfsPort is where the host serves its folders, on the gateway.
+const nfsPort = 2049
 
 // Mount implements server.System.
-func (m *machine) Mount(mounts []guestproto.MountPoint) error {
+func (m *machine) Mount(req guestproto.Mount) error {
 	m.mounting.Lock() // one request at a time: each looks first at what is there
 	defer m.mounting.Unlock()
 	if err := m.modules.load("workspace"); err != nil {
 		return err
 	}
-	for _, p := range mounts {
+	if req.Reconnect {
+		server := netip.AddrPortFrom(netip.MustParseAddr(gateway), nfsPort)
+		if err := destroySockets(func(s socket) bool { return s.peer() == server }); err != nil {
+			console("end connections to the old server: %v", err) // they end when they have been silent for long
+		}
+	}
+	for _, p := range req.Mounts {
 		if err := mountExport(p); err != nil {
 			return err
 		}

@@ -184,7 +184,7 @@ func (s *Server) request(m guestproto.Message) (any, error) {
 			return nil, nil
 		})
 	case guestproto.TypeMount:
-		return with(m, func(req guestproto.Mount) (any, error) { return nil, s.conf.System.Mount(req.Mounts) })
+		return with(m, func(req guestproto.Mount) (any, error) { return nil, s.conf.System.Mount(req) })
 	case guestproto.TypeStats:
 		return s.conf.System.Stats()
 	case guestproto.TypeHello, guestproto.TypeStream, guestproto.TypeOOM:

@@ -31,7 +31,7 @@ type System interface {
 	// that did not stop in time.
 	Freeze(deadline time.Duration) ([]string, error)
 	// Mount mounts folders of the host, but for those that are mounted already.
-	Mount(mounts []guestproto.MountPoint) error
+	Mount(req guestproto.Mount) error
 	// Stats tells of the machine's own use.
 	Stats() (guestproto.Stats, error)
 	// PowerOff ends the machine; the processes have ended before.
