@@ -86,7 +86,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := set.Recover(ctx); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
-	leaving := newLeave()
+	removed, leaving := watchHome(ctx, o, parts), newLeave()
 	failed := serve(o, set, driver, ln, leaving, parts)
 	info := driver.Info()
 	o.Log.InfoContext(ctx, "serving", logattr.Version(buildinfo.Version()), logattr.PID(os.Getpid()),
@@ -97,6 +97,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	select {
 	case <-ctx.Done():
 		o.Log.InfoContext(ctx, "stopping", logattr.Err(context.Cause(ctx)))
+		return nil
+	case <-removed:
+		o.Log.InfoContext(ctx, "stopping with all instances, as the home is gone")
+		leaving.stopAll()
 		return nil
 	case <-leaving.asked:
 		o.Log.InfoContext(ctx, "stopping with all instances")
@@ -110,8 +114,37 @@ func writePID(home paths.Home, parts *stack) error {
 	if err := os.WriteFile(home.PIDFile(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write the pid file: %w", err)
 	}
-	parts.push("pid file", func(context.Context) error { return os.Remove(home.PIDFile()) })
-	return nil
+	remove, err := removal(home.PIDFile())
+	parts.push("pid file", func(context.Context) error { return remove() })
+	return err
+}
+
+// removal returns what removes the file that is at path now, and nothing that another
+// daemon may have put there later, in a home that was made again.
+func removal(path string) (func() error, error) {
+	before, err := os.Lstat(path)
+	if err != nil {
+		return func() error { return nil }, err
+	}
+	return func() error {
+		now, err := os.Lstat(path)
+		if errors.Is(err, os.ErrNotExist) || err == nil && (!os.SameFile(now, before) || !now.ModTime().Equal(before.ModTime())) {
+			return nil
+		}
+		return os.Remove(path)
+	}, nil
+}
+
+// watchHome makes a daemon whose home is removed end with all that it runs: nobody could
+// reach them any more. Where it cannot be watched the daemon goes on without.
+func watchHome(ctx context.Context, o Options, parts *stack) <-chan struct{} {
+	w, err := presence.WatchFile(o.Config.Home.Lock())
+	if err != nil {
+		o.Log.WarnContext(ctx, "the home is not watched", logattr.Err(err))
+		return nil
+	}
+	parts.push("watch", func(context.Context) error { return w.Stop() })
+	return w.Gone()
 }
 
 func listen(ctx context.Context, home paths.Home, parts *stack) (net.Listener, error) {
@@ -119,14 +152,15 @@ func listen(ctx context.Context, home paths.Home, parts *stack) (net.Listener, e
 	if err != nil {
 		return nil, fmt.Errorf("open the API's socket: %w", err)
 	}
+	remove, err := removal(home.Socket())
 	parts.push("socket", func(context.Context) error {
-		err := os.Remove(home.Socket())
+		err := remove()
 		if closed := ln.Close(); !errors.Is(closed, net.ErrClosed) { // the server has closed it if it served
 			err = errors.Join(err, closed)
 		}
 		return err
 	})
-	return ln, nil
+	return ln, err
 }
 
 // build makes the core and what it stands on.
