@@ -13,6 +13,7 @@ const module = "github.com/xfeldman/aegisvm/"
 var leaves = []string{
 	"api", "internal/buildinfo", "internal/fault", "internal/frame", "internal/logattr",
 	"internal/paths", "internal/presence", "internal/size", "internal/atomicfile", "internal/tree",
+	"internal/hostclock",
 }
 
 // contracts are what core and adapters agree on; they import leaves.

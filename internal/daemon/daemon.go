@@ -16,6 +16,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/drivers"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/guestlink"
+	"github.com/xfeldman/aegisvm/internal/hostclock"
 	"github.com/xfeldman/aegisvm/internal/httpapi"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/logattr"
@@ -88,6 +89,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	removed, leaving := watchHome(ctx, o, parts), newLeave()
 	failed := serve(o, set, driver, ln, leaving, parts)
+	followClock(ctx, o, set, parts)
 	info := driver.Info()
 	o.Log.InfoContext(ctx, "serving", logattr.Version(buildinfo.Version()), logattr.PID(os.Getpid()),
 		logattr.Driver(info.Name), logattr.Accel(info.Accel), logattr.Why(info.Why))
@@ -108,6 +110,35 @@ func Run(ctx context.Context, o Options) (err error) {
 	case err := <-failed:
 		return err
 	}
+}
+
+// followClock sets the guests' clocks whenever the host's jumps. Where that cannot be seen
+// the daemon goes on without.
+func followClock(ctx context.Context, o Options, set *instance.Set, parts *stack) {
+	clock, err := hostclock.New()
+	if err != nil {
+		o.Log.WarnContext(ctx, "the clock is not watched", logattr.Err(err))
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-clock.Jumps():
+				o.Log.InfoContext(ctx, "the clock of the host has jumped")
+				set.SetClocks(ctx)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	parts.push("clock", func(context.Context) error {
+		cancel()
+		<-done
+		return clock.Stop()
+	})
 }
 
 func writePID(home paths.Home, parts *stack) error {

@@ -28,6 +28,7 @@ type stubWorld struct {
 	linkErr     error
 	spawnErr    error
 	dieAfter    time.Duration // 0 is never
+	thaw        time.Duration // how long a Thaw takes
 	saveErr     error         // of the store, after a while
 	trouble     error         // of machines
 	late        time.Duration // by how much Wait tells of an end after the link has seen it
@@ -40,6 +41,7 @@ type stubWorld struct {
 	records  map[ID]Record
 	logs     map[ID]*stubLog
 	boots    int
+	thaws    int
 }
 
 func newStubWorld() *stubWorld {
@@ -273,7 +275,12 @@ func (g *stubGuest) Kill(context.Context, guestproto.ExecID, int) error {
 
 func (g *stubGuest) Harness() string { return "1.0" }
 
-func (g *stubGuest) Thaw(context.Context) error { return nil }
+func (g *stubGuest) Thaw(ctx context.Context) error {
+	g.w.mu.Lock()
+	g.w.thaws++
+	g.w.mu.Unlock()
+	return nap(ctx, g.w.thaw)
+}
 
 func (g *stubGuest) PowerOff(context.Context, time.Duration) error {
 	g.m.end(vmm.Exit{Reason: vmm.PoweredOff})

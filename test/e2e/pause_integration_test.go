@@ -6,6 +6,9 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -109,6 +112,21 @@ func testClock(t *testing.T, h *host) {
 		if (ahead-within).Abs() > most && (ahead+within).Abs() > most {
 			t.Errorf("after a pause of %v the guest is ahead by %v, give or take %v", pause, ahead, within)
 		}
+	}
+}
+
+// testHostClock lets a clock jump, that of a VM as no other may be touched here, and looks
+// whether the daemon's watch over the host's clock would tell.
+func testHostClock(t *testing.T, h *host) {
+	dir := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", filepath.Join(dir, "hostclock.test"), "github.com/xfeldman/aegisvm/internal/hostclock")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	h.ok("cp", filepath.Join(dir, "hostclock.test"), "web:/tmp/")
+	if out := h.ok("exec", "--env", "AEGIS_TEST_SET_CLOCK=1", "web", "--", "/tmp/hostclock.test", "-test.v", "-test.run", "TestJump"); !strings.Contains(out, "--- PASS: TestJump") {
+		t.Error(out)
 	}
 }
 
