@@ -110,12 +110,6 @@ func (l *Link) Freeze(ctx context.Context, deadline time.Duration) ([]string, er
 	return frozen.Stuck, err
 }
 
-// Thaw sets the guest's clock, reseeds its random numbers and lets what Freeze
-// stopped run again. Every handshake does the same.
-func (l *Link) Thaw(ctx context.Context) error {
-	return l.request(ctx, "thaw", guestproto.TypeThaw, newThaw(), nil)
-}
-
 // Stats returns what the guest says of its own use. Display only.
 func (l *Link) Stats(ctx context.Context) (guestproto.Stats, error) {
 	var stats guestproto.Stats

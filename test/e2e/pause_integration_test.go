@@ -41,12 +41,13 @@ type clock struct {
 	ask   *io.PipeWriter
 	out   *bufio.Reader
 	ended chan error
+	asked int
 }
 
 func (h *host) clock(ref string) *clock {
 	h.t.Helper()
 	attach, err := h.client().Exec(h.t.Context(), ref, api.ExecRequest{
-		Command: []string{"python3", "-uc", "import sys, time\nfor _ in sys.stdin: print(time.time())"}, Stdin: true,
+		Command: []string{"python3", "-uc", "import sys, time\nfor line in sys.stdin: print(line.strip(), time.time())"}, Stdin: true,
 	})
 	if err != nil {
 		h.t.Fatal(err)
@@ -59,7 +60,7 @@ func (h *host) clock(ref string) *clock {
 		_ = stdout.CloseWithError(err) // never fails
 		ended <- err
 	}()
-	return &clock{h.t, ask, bufio.NewReader(out), ended}
+	return &clock{t: h.t, ask: ask, out: bufio.NewReader(out), ended: ended}
 }
 
 // close ends the process in good order.
@@ -77,7 +78,8 @@ func (c *clock) offset() (ahead, within time.Duration) {
 	c.t.Helper()
 	for i := range 5 {
 		before := time.Now()
-		if _, err := fmt.Fprintln(c.ask, "?"); err != nil {
+		c.asked++
+		if _, err := fmt.Fprintln(c.ask, c.asked); err != nil {
 			c.t.Fatal(err)
 		}
 		line, err := c.out.ReadString('\n')
@@ -85,9 +87,10 @@ func (c *clock) offset() (ahead, within time.Duration) {
 			c.t.Fatal(err)
 		}
 		took := time.Since(before)
-		s, err := strconv.ParseFloat(strings.TrimSpace(line), 64)
-		if err != nil {
-			c.t.Fatal(err)
+		answer, stamp, _ := strings.Cut(strings.TrimSpace(line), " ")
+		s, err := strconv.ParseFloat(stamp, 64)
+		if err != nil || answer != strconv.Itoa(c.asked) {
+			c.t.Fatalf("answer %q to question %d: %v", line, c.asked, err)
 		}
 		if i == 0 || took/2 < within {
 			guest := time.Unix(0, int64(s*1e9))

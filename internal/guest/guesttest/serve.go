@@ -19,6 +19,7 @@ type Options struct {
 	Rootfs   error              // the root file system cannot be mounted, because of this
 	PowerOff func()             // the machine is to end; called at most once
 	Files    string             // the folder that copies see as the root; "" allows none
+	Late     func(what string)  // called before the machine does something: "ready", "thaw"; it may take its time
 	Record   *Record            // filled with what the host asked for, if not nil
 }
 
@@ -83,10 +84,17 @@ func Serve(ctx context.Context, dev Device, opts Options) error {
 type system struct{ opts Options }
 
 func (s *system) Ready(context.Context) error {
+	s.late("ready")
 	if s.opts.Rootfs != nil {
 		return &guestproto.Error{Code: guestproto.CodeRootfs, Msg: s.opts.Rootfs.Error()}
 	}
 	return nil
+}
+
+func (s *system) late(what string) {
+	if s.opts.Late != nil {
+		s.opts.Late(what)
+	}
 }
 
 func (s *system) record(f func(*Record)) {
@@ -103,6 +111,7 @@ func (s *system) Identify(id guestproto.Identity) error {
 }
 
 func (s *system) Thaw(thaw guestproto.Thaw) error {
+	s.late("thaw")
 	s.record(func(r *Record) { r.thaws = append(r.thaws, thaw) })
 	if len(thaw.Entropy) < 32 {
 		return errors.New("less than 32 bytes of entropy")
