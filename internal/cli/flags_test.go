@@ -127,8 +127,10 @@ func TestEveryCommandHasHelp(t *testing.T) {
 
 func TestSimilarCommand(t *testing.T) {
 	root := newRoot(&app{})
-	for typed, want := range map[string]string{"rn": "run", "runn": "run", "exce": "exec", "instances": "instance", "nosuch": "",
-		"ps": "instance list", "list": "instance list", "stop": "instance stop", "start": "instance start", "rm": "instance delete", "ssh": "shell", "copy": "cp", "x": "", "": ""} {
+	for typed, want := range map[string]string{
+		"rn": "run", "runn": "run", "exce": "exec", "instances": "instance", "nosuch": "",
+		"ps": "instance list", "list": "instance list", "stop": "instance stop", "start": "instance start", "rm": "instance delete", "ssh": "shell", "copy": "cp", "x": "", "": "",
+	} {
 		if got := similarCommand(root, typed); got != want {
 			t.Errorf("%q is taken for %q, want %q", typed, got, want)
 		}

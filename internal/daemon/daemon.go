@@ -16,6 +16,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/drivers"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/guestlink"
+	"github.com/xfeldman/aegisvm/internal/hostclock"
 	"github.com/xfeldman/aegisvm/internal/httpapi"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/logattr"
@@ -91,8 +92,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := d.set.Recover(ctx); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
+	removed := watchHome(ctx, o, parts)
 	d.openFront(ctx)
 	failed := d.serve(ln)
+	followClock(ctx, o, d.set, parts)
 	info := d.driver.Info()
 	o.Log.InfoContext(ctx, "serving", logattr.Version(buildinfo.Version()), logattr.PID(os.Getpid()),
 		logattr.Driver(info.Name), logattr.Accel(info.Accel), logattr.Why(info.Why))
@@ -103,6 +106,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	case <-ctx.Done():
 		o.Log.InfoContext(ctx, "stopping", logattr.Err(context.Cause(ctx)))
 		return nil
+	case <-removed:
+		o.Log.InfoContext(ctx, "stopping with all instances, as the home is gone")
+		d.leaving.withAll(true)
+		return nil
 	case <-d.leaving.asked:
 		o.Log.InfoContext(ctx, "stopping with all instances")
 		return nil
@@ -111,12 +118,70 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 }
 
+// followClock sets the guests' clocks whenever the host's jumps. Where that cannot be seen
+// the daemon goes on without.
+func followClock(ctx context.Context, o Options, set *instance.Set, parts *stack) {
+	clock, err := hostclock.New()
+	if err != nil {
+		o.Log.WarnContext(ctx, "the clock is not watched", logattr.Err(err))
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-clock.Jumps():
+				o.Log.InfoContext(ctx, "the clock of the host has jumped")
+				set.SetClocks(ctx)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	parts.push("clock", func(context.Context) error {
+		cancel()
+		<-done
+		return clock.Stop()
+	})
+}
+
 func writePID(home paths.Home, parts *stack) error {
 	if err := os.WriteFile(home.PIDFile(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write the pid file: %w", err)
 	}
-	parts.push("pid file", func(context.Context) error { return os.Remove(home.PIDFile()) })
-	return nil
+	remove, err := removal(home.PIDFile())
+	parts.push("pid file", func(context.Context) error { return remove() })
+	return err
+}
+
+// removal returns what removes the file that is at path now, and nothing that another
+// daemon may have put there later, in a home that was made again.
+func removal(path string) (func() error, error) {
+	before, err := os.Lstat(path)
+	if err != nil {
+		return func() error { return nil }, err
+	}
+	return func() error {
+		now, err := os.Lstat(path)
+		if errors.Is(err, os.ErrNotExist) || err == nil && (!os.SameFile(now, before) || !now.ModTime().Equal(before.ModTime())) {
+			return nil
+		}
+		return os.Remove(path)
+	}, nil
+}
+
+// watchHome makes a daemon whose home is removed end with all that it runs: nobody could
+// reach them any more. Where it cannot be watched the daemon goes on without.
+func watchHome(ctx context.Context, o Options, parts *stack) <-chan struct{} {
+	w, err := presence.WatchFile(o.Config.Home.Lock())
+	if err != nil {
+		o.Log.WarnContext(ctx, "the home is not watched", logattr.Err(err))
+		return nil
+	}
+	parts.push("watch", func(context.Context) error { return w.Stop() })
+	return w.Gone()
 }
 
 func listen(ctx context.Context, home paths.Home, parts *stack) (net.Listener, error) {
@@ -124,14 +189,15 @@ func listen(ctx context.Context, home paths.Home, parts *stack) (net.Listener, e
 	if err != nil {
 		return nil, fmt.Errorf("open the API's socket: %w", err)
 	}
+	remove, err := removal(home.Socket())
 	parts.push("socket", func(context.Context) error {
-		err := os.Remove(home.Socket())
+		err := remove()
 		if closed := ln.Close(); !errors.Is(closed, net.ErrClosed) { // the server has closed it if it served
 			err = errors.Join(err, closed)
 		}
 		return err
 	})
-	return ln, nil
+	return ln, err
 }
 
 // daemon is what Run builds.

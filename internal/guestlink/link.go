@@ -281,9 +281,14 @@ func (l *Link) connect(ctx context.Context, machine Dialer) (*session, error) {
 // greet says Hello and takes the guest's Welcome.
 func (l *Link) greet(sess *session) error {
 	hello, first := l.hello()
-	welcome, err := sess.greet(l.ids.Add(1), hello)
+	welcome, took, err := sess.greet(l.ids.Add(1), hello)
 	if err != nil {
 		return err
+	}
+	if took > prompt {
+		if err := l.setClock(sess); err != nil {
+			return err
+		}
 	}
 	if welcome.Version < guestproto.MinVersion || welcome.Version > guestproto.Version {
 		return broken("it speaks version %d", welcome.Version)
@@ -317,15 +322,7 @@ func (l *Link) hello() (h guestproto.Hello, first *guestproto.Hello) {
 		}
 		h.Owned = append(h.Owned, guestproto.Owned{Exec: id, Offset: off})
 	}
-	h.Thaw = newThaw()
 	return h, l.first
-}
-
-func newThaw() *guestproto.Thaw {
-	t := &guestproto.Thaw{Entropy: make([]byte, 32)}
-	_, _ = rand.Read(t.Entropy) // never fails, see crypto/rand
-	t.UnixNano = time.Now().UnixNano()
-	return t
 }
 
 func (l *Link) publish(sess *session) {

@@ -110,12 +110,6 @@ func (l *Link) Freeze(ctx context.Context, deadline time.Duration) ([]string, er
 	return frozen.Stuck, err
 }
 
-// Thaw sets the guest's clock, reseeds its random numbers and lets what Freeze
-// stopped run again. Every handshake does the same.
-func (l *Link) Thaw(ctx context.Context) error {
-	return l.request(ctx, "thaw", guestproto.TypeThaw, newThaw(), nil)
-}
-
 // Mount has the guest mount folders of the host, but for those that it has mounted
 // already. Their server must be answering when it is asked for.
 func (l *Link) Mount(ctx context.Context, req guestproto.Mount) error {

@@ -126,34 +126,36 @@ func (s *session) fault(err error) error {
 	return fmt.Errorf("%w: %w", errSessionEnded, err)
 }
 
-// greet opens the control stream, says hello and starts the stream's goroutines.
-func (s *session) greet(id uint64, hello guestproto.Hello) (guestproto.Welcome, error) {
-	var welcome guestproto.Welcome
+// greet opens the control stream, says hello and starts the stream's goroutines. It
+// returns how long the guest took to answer, too.
+func (s *session) greet(id uint64, hello guestproto.Hello) (welcome guestproto.Welcome, took time.Duration, err error) {
 	stream, err := s.mux.OpenStream()
 	if err != nil {
-		return welcome, s.fault(err)
+		return welcome, 0, s.fault(err)
 	}
 	if _, err := exchange(stream, guestproto.StreamHeader{Kind: guestproto.StreamControl}); err != nil {
-		return welcome, s.unlessSaid(err)
+		return welcome, 0, s.unlessSaid(err)
 	}
+	sent := time.Now()
+	hello.Thaw = newThaw()
 	if err := guestproto.WriteMessage(stream, guestproto.Message{ID: id, Type: guestproto.TypeHello}, hello); err != nil {
-		return welcome, s.fault(err)
+		return welcome, 0, s.fault(err)
 	}
 	m, err := guestproto.ReadMessage(stream)
 	switch {
 	case err != nil:
-		return welcome, s.unlessSaid(err)
+		return welcome, 0, s.unlessSaid(err)
 	case m.ID != id:
-		return welcome, broken("an answer to request %d before the one to hello", m.ID)
+		return welcome, 0, broken("an answer to request %d before the one to hello", m.ID)
 	case m.Error != nil:
-		return welcome, m.Error
+		return welcome, 0, m.Error
 	}
 	if err := m.Decode(&welcome); err != nil {
-		return welcome, broken("%v", err)
+		return welcome, 0, broken("%v", err)
 	}
 	s.spawn(func() { s.read(stream) })
 	s.spawn(func() { s.write(stream) })
-	return welcome, nil
+	return welcome, time.Since(sent), nil
 }
 
 // unlessSaid returns what the guest itself said in err, else the session's end.

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -24,6 +25,8 @@ type View struct {
 	DiskUse func() (size.Bytes, error)
 	// Harness is the build version of the machine's PID 1; "" without a machine.
 	Harness string
+	// thaw sets the clock of a guest that runs; nil in other states.
+	thaw func(context.Context) error
 	// Trouble tells what its machine has suffered from the host, or nil.
 	Trouble func() error
 }
@@ -74,6 +77,9 @@ func (a *actor) refresh() {
 		}
 	}
 	if l := a.live; l != nil {
+		if a.snap.State == Running { // then the link is there, and no operation makes another
+			v.thaw = l.guest.Thaw
+		}
 		v.Harness, _ = l.harness.Load().(string) // none was asked of one that was found paused
 		v.Trouble = func() error { return a.trouble(l) }
 		if b := l.current(); b != nil {

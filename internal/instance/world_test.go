@@ -36,6 +36,7 @@ type stubWorld struct {
 	template    bool          // starts are clones
 	saving      time.Duration // how long a save takes
 	dieAfter    time.Duration // 0 is never
+	thaw        time.Duration // how long a Thaw takes
 	trouble     error         // of machines
 	late        time.Duration // by how much Wait tells of an end after the link has seen it
 	runs        time.Duration // of a program
@@ -54,6 +55,7 @@ type stubWorld struct {
 	boots    int
 	wakes    int
 	resumes  int
+	thaws    int
 	spawned  time.Time // the last program
 	nets     *stubNets
 	doors    *stubDoors
@@ -388,7 +390,12 @@ func (g *stubGuest) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	return c, err
 }
 
-func (g *stubGuest) Thaw(context.Context) error { return nil }
+func (g *stubGuest) Thaw(ctx context.Context) error {
+	g.w.mu.Lock()
+	g.w.thaws++
+	g.w.mu.Unlock()
+	return nap(ctx, g.w.thaw)
+}
 
 func (g *stubGuest) Freeze(context.Context, time.Duration) ([]string, error) { return nil, nil }
 

@@ -70,6 +70,7 @@ func TestInstance(t *testing.T) {
 	t.Run("shell", h.with(testShell))
 	t.Run("pause", h.with(testPause))
 	t.Run("clock", h.with(testClock))
+	t.Run("clock of the host", h.with(testHostClock))
 	t.Run("changes", h.with(testChanges))
 }
 

@@ -6,6 +6,9 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -38,12 +41,13 @@ type clock struct {
 	ask   *io.PipeWriter
 	out   *bufio.Reader
 	ended chan error
+	asked int
 }
 
 func (h *host) clock(ref string) *clock {
 	h.t.Helper()
 	attach, err := h.client().Exec(h.t.Context(), ref, api.ExecRequest{
-		Command: []string{"python3", "-uc", "import sys, time\nfor _ in sys.stdin: print(time.time())"}, Stdin: true,
+		Command: []string{"python3", "-uc", "import sys, time\nfor line in sys.stdin: print(line.strip(), time.time())"}, Stdin: true,
 	})
 	if err != nil {
 		h.t.Fatal(err)
@@ -56,7 +60,7 @@ func (h *host) clock(ref string) *clock {
 		_ = stdout.CloseWithError(err) // never fails
 		ended <- err
 	}()
-	return &clock{h.t, ask, bufio.NewReader(out), ended}
+	return &clock{t: h.t, ask: ask, out: bufio.NewReader(out), ended: ended}
 }
 
 // close ends the process in good order.
@@ -74,7 +78,8 @@ func (c *clock) offset() (ahead, within time.Duration) {
 	c.t.Helper()
 	for i := range 5 {
 		before := time.Now()
-		if _, err := fmt.Fprintln(c.ask, "?"); err != nil {
+		c.asked++
+		if _, err := fmt.Fprintln(c.ask, c.asked); err != nil {
 			c.t.Fatal(err)
 		}
 		line, err := c.out.ReadString('\n')
@@ -82,9 +87,10 @@ func (c *clock) offset() (ahead, within time.Duration) {
 			c.t.Fatal(err)
 		}
 		took := time.Since(before)
-		s, err := strconv.ParseFloat(strings.TrimSpace(line), 64)
-		if err != nil {
-			c.t.Fatal(err)
+		answer, stamp, _ := strings.Cut(strings.TrimSpace(line), " ")
+		s, err := strconv.ParseFloat(stamp, 64)
+		if err != nil || answer != strconv.Itoa(c.asked) {
+			c.t.Fatalf("answer %q to question %d: %v", line, c.asked, err)
 		}
 		if i == 0 || took/2 < within {
 			guest := time.Unix(0, int64(s*1e9))
@@ -109,6 +115,21 @@ func testClock(t *testing.T, h *host) {
 		if (ahead-within).Abs() > most && (ahead+within).Abs() > most {
 			t.Errorf("after a pause of %v the guest is ahead by %v, give or take %v", pause, ahead, within)
 		}
+	}
+}
+
+// testHostClock lets a clock jump, that of a VM as no other may be touched here, and looks
+// whether the daemon's watch over the host's clock would tell.
+func testHostClock(t *testing.T, h *host) {
+	dir := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", filepath.Join(dir, "hostclock.test"), "github.com/xfeldman/aegisvm/internal/hostclock")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	h.ok("cp", filepath.Join(dir, "hostclock.test"), "web:/tmp/")
+	if out := h.ok("exec", "--env", "AEGIS_TEST_SET_CLOCK=1", "web", "--", "/tmp/hostclock.test", "-test.v", "-test.run", "TestJump"); !strings.Contains(out, "--- PASS: TestJump") {
+		t.Error(out)
 	}
 }
 

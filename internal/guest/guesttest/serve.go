@@ -20,6 +20,7 @@ type Options struct {
 	Mount    error              // nor can folders of the host
 	PowerOff func()             // the machine is to end; called at most once
 	Files    string             // the folder that copies see as the root; "" allows none
+	Late     func(what string)  // called before the machine does something: "ready", "thaw"; it may take its time
 	Record   *Record            // filled with what the host asked for, if not nil
 }
 
@@ -94,10 +95,17 @@ type system struct{ opts Options }
 func (s *system) Prepare(ctx context.Context) error { return s.Ready(ctx, 0) }
 
 func (s *system) Ready(context.Context, int64) error {
+	s.late("ready")
 	if s.opts.Rootfs != nil {
 		return &guestproto.Error{Code: guestproto.CodeRootfs, Msg: s.opts.Rootfs.Error()}
 	}
 	return nil
+}
+
+func (s *system) late(what string) {
+	if s.opts.Late != nil {
+		s.opts.Late(what)
+	}
 }
 
 func (s *system) record(f func(*Record)) {
@@ -114,6 +122,7 @@ func (s *system) Identify(id guestproto.Identity) error {
 }
 
 func (s *system) Thaw(thaw guestproto.Thaw) error {
+	s.late("thaw")
 	s.record(func(r *Record) { r.thaws = append(r.thaws, thaw) })
 	if len(thaw.Entropy) < 32 {
 		return errors.New("less than 32 bytes of entropy")

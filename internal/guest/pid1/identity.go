@@ -100,7 +100,7 @@ func (m *machine) Identify(id guestproto.Identity) error {
 		}
 	}
 	if id.Clone {
-		if err := errors.Join(m.modules.load("workspace"), destroySockets(func(socket) bool { return true })); err != nil {
+		if err := destroySockets(func(socket) bool { return true }); err != nil {
 			console("end the source's connections: %v", err) // they end when a packet is answered with RST
 		}
 	}

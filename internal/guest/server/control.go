@@ -42,6 +42,7 @@ func (s *session) control(ctx context.Context, stream *yamux.Stream) {
 // hello does what the host asks for at the start of a session, in the order that
 // keeps a clone from acting as its source: nothing runs before the thaw at the end.
 func (s *session) hello(ctx context.Context, m guestproto.Message) (guestproto.Welcome, error) {
+	read := time.Now()
 	var h guestproto.Hello
 	if m.Type != guestproto.TypeHello {
 		return guestproto.Welcome{}, &guestproto.Error{Code: guestproto.CodeInvalid, Msg: fmt.Sprintf("%s before hello", m.Type)}
@@ -77,6 +78,7 @@ func (s *session) hello(ctx context.Context, m guestproto.Message) (guestproto.W
 		}
 	}
 	if h.Thaw != nil {
+		h.Thaw.UnixNano += time.Since(read).Nanoseconds() // all this has taken its time
 		if err := s.conf.System.Thaw(*h.Thaw); err != nil {
 			return guestproto.Welcome{}, fmt.Errorf("thaw: %w", err)
 		}

@@ -179,8 +179,10 @@ func (r *recipe) kernelCommandLine() string {
 	args = append(args, "panic=-1", "quiet", "cryptomgr.notests", "init_on_alloc=0", "audit=0", "random.trust_cpu=on")
 	if r.ticks() {
 		// TCG hands the host's counter through, but the guest would measure its
-		// frequency against emulated timers, for long and badly.
-		args = append(args, fmt.Sprintf("tsc_early_khz=%d", r.TSCKHz))
+		// frequency against emulated timers, for long and badly. It would go on to
+		// judge the counter by them, find it wrong on a busy host, and keep time by the
+		// ticks it gets, of which such a host loses every tenth.
+		args = append(args, fmt.Sprintf("tsc_early_khz=%d", r.TSCKHz), "tsc=reliable")
 	}
 	if r.Cmdline != "" {
 		args = append(args, r.Cmdline)
