@@ -25,7 +25,7 @@ func (d *daemon) openFront(ctx context.Context) {
 		d.Log.WarnContext(ctx, "router", logattr.Err(err))
 		return
 	}
-	front := router.NewFront(fronted{d.set}, d.Log)
+	front := router.NewFront(fronted{d.set}, d.Log) //nolint:contextcheck // each request has its own
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -184,17 +185,17 @@ func TestSavedMemoryIsOfNoUse(t *testing.T) {
 func TestRequestsToASleeper(t *testing.T) {
 	for _, c := range []struct {
 		name         string
-		do           func(t *testing.T, s *Set) error
+		do           func(ctx context.Context, s *Set) error
 		want         State
 		hib          bool
 		wakes, boots int
 	}{
-		{"hibernate again", func(t *testing.T, s *Set) error { return s.Hibernate(t.Context(), "web") }, Stopped, true, 0, 1},
-		{"stop", func(t *testing.T, s *Set) error { return s.Stop(t.Context(), "web") }, Stopped, false, 0, 1},
-		{"restart", func(t *testing.T, s *Set) error { return s.Restart(t.Context(), "web") }, Running, false, 0, 2},
-		{"disable", func(t *testing.T, s *Set) error { return s.Disable(t.Context(), "web") }, Stopped, true, 0, 1},
-		{"disable and start", func(t *testing.T, s *Set) error {
-			return errors.Join(s.Disable(t.Context(), "web"), s.Start(t.Context(), "web"))
+		{"hibernate again", func(ctx context.Context, s *Set) error { return s.Hibernate(ctx, "web") }, Stopped, true, 0, 1},
+		{"stop", func(ctx context.Context, s *Set) error { return s.Stop(ctx, "web") }, Stopped, false, 0, 1},
+		{"restart", func(ctx context.Context, s *Set) error { return s.Restart(ctx, "web") }, Running, false, 0, 2},
+		{"disable", func(ctx context.Context, s *Set) error { return s.Disable(ctx, "web") }, Stopped, true, 0, 1},
+		{"disable and start", func(ctx context.Context, s *Set) error {
+			return errors.Join(s.Disable(ctx, "web"), s.Start(ctx, "web"))
 		}, Running, false, 1, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -203,7 +204,7 @@ func TestRequestsToASleeper(t *testing.T) {
 				if err := s.Hibernate(t.Context(), "web"); err != nil {
 					t.Fatal(err)
 				}
-				if err := c.do(t, s); err != nil {
+				if err := c.do(t.Context(), s); err != nil {
 					t.Fatal(err)
 				}
 				wantState(t, s, "web", c.want)
