@@ -136,18 +136,26 @@ func testExecInput(t *testing.T, h *host) {
 
 func testExecTerminal(t *testing.T, h *host) {
 	x := openTerminal(t, h.aegis("exec", "-it", "web", "--", "bash", "--norc"), &pty.Winsize{Cols: 91, Rows: 33})
-	x.typed("PS1=; stty -echo; stty size\r")
+	// bash loses what is typed ahead while it sets the terminal: wait for its prompts.
+	const prompt = "your wish> "
+	x.typed("PS1=your\\ wish\\>\\ ; stty -echo\r")
+	x.expect(prompt)
+	x.typed("stty size\r")
 	x.expect("33 91")
+	x.expect(prompt)
 	if err := pty.Setsize(x.tty, &pty.Winsize{Cols: 120, Rows: 40}); err != nil {
 		t.Fatal(err)
 	}
-	x.typed("until [ \"$(stty size)\" = '40 120' ]; do sleep .1; done; echo re\"\"sized\r")
+	x.typed("until [ \"$(stty size)\" = '40 120' ]; do sleep .1; done; echo resized\r")
 	x.expect("resized")
-	x.typed("echo sl\"\"eeping; sleep 1000\r")
+	x.expect(prompt)
+	x.typed("sh -c 'echo sleeping; exec sleep 1000'\r")
 	x.expect("sleeping")
 	x.typed("\x03")
+	x.expect(prompt)
 	x.typed("echo status $?\r")
 	x.expect("status 130")
+	x.expect(prompt)
 	x.typed("exit 5\r")
 	if status := x.wait(); status != 5 {
 		t.Errorf("status = %d", status)
