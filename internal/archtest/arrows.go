@@ -36,6 +36,7 @@ var arrows = map[string][]string{
 	"internal/nfs":         {},
 	"internal/rootfs":      {},
 	"internal/store":       contracts,
+	"internal/workspace":   append([]string{"internal/nfs"}, contracts...),
 	"internal/vmm/qemu":    {"internal/vmm", "internal/guestproto"},
 	"internal/vmm/fake":    {"internal/vmm"},
 	"internal/vmm/vmmtest": {"internal/vmm", "internal/guestproto"},
