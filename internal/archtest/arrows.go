@@ -37,6 +37,7 @@ var arrows = map[string][]string{
 	"internal/rootfs":      {},
 	"internal/store":       contracts,
 	"internal/vault":       contracts,
+	"internal/workspace":   append([]string{"internal/nfs"}, contracts...),
 	"internal/vmm/qemu":    {"internal/vmm", "internal/guestproto"},
 	"internal/vmm/fake":    {"internal/vmm"},
 	"internal/vmm/vmmtest": {"internal/vmm", "internal/guestproto"},

@@ -33,6 +33,7 @@ var statuses = map[fault.Kind]struct{ own, program int }{
 	fault.Denied:      {statusFailed, statusAegis},
 	fault.Unavailable: {statusFailed, statusAegis},
 	fault.Exhausted:   {statusFailed, statusAegis},
+	fault.TooLarge:    {statusFailed, statusAegis},
 	fault.Timeout:     {statusFailed, statusAegis},
 	fault.Canceled:    {statusFailed, statusAegis},
 	fault.Internal:    {statusFailed, statusAegis},

@@ -232,7 +232,9 @@ func (d *daemon) build(ctx context.Context) error {
 		}
 		ground := machine.NewGround(machine.Options{
 			Home: home, Harness: harness, Driver: d.driver, Linker: guestlink.Linker{Log: d.Log}, Log: d.Log,
-			Timeout: d.Config.BootTimeout,
+			// Half of what the start that waits for it has: the other half is for a boot
+			// without a template.
+			Timeout: d.Config.BootTimeout / 2,
 		})
 		if err := ground.Recover(ctx); err != nil {
 			return fmt.Errorf("recover: %w", err)
@@ -284,6 +286,7 @@ func (d *daemon) serve(ln net.Listener) <-chan error {
 	server := httpapi.New(httpapi.Config{
 		Runner:    runner{d.set},
 		Instances: d.set,
+		Secrets:   d.secrets,
 		Status:    d.status,
 		Shutdown:  d.leaving.withAll,
 		Metrics:   numbers.Handler(),

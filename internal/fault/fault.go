@@ -17,6 +17,7 @@ const (
 	Denied      Kind = "denied"      // a policy or a right forbids it
 	Unavailable Kind = "unavailable" // something needed is missing or down; trying later may help
 	Exhausted   Kind = "exhausted"   // memory, disk or another quantity has run out
+	TooLarge    Kind = "too_large"   // what was sent or asked for is over a limit
 	Timeout     Kind = "timeout"     // a named limit of time passed
 	Canceled    Kind = "canceled"    // the caller went away
 	Internal    Kind = "internal"    // a defect of AegisVM, or a fault nobody foresaw
@@ -24,7 +25,7 @@ const (
 
 // Kinds lists every Kind, for tables that must be complete.
 func Kinds() []Kind {
-	return []Kind{NotFound, Conflict, Invalid, Denied, Unavailable, Exhausted, Timeout, Canceled, Internal}
+	return []Kind{NotFound, Conflict, Invalid, Denied, Unavailable, Exhausted, TooLarge, Timeout, Canceled, Internal}
 }
 
 // Blame says whose fault a failure is. It is empty where the Kind says enough.

@@ -285,7 +285,7 @@ func (l *Link) greet(sess *session) error {
 	if err != nil {
 		return err
 	}
-	if took > prompt {
+	if took > prompt && !hello.Prepare { // a template has no clock of its own to keep
 		if err := l.setClock(sess); err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ var statuses = map[fault.Kind]int{
 	fault.Denied:      http.StatusForbidden,
 	fault.Unavailable: http.StatusServiceUnavailable,
 	fault.Exhausted:   http.StatusInsufficientStorage,
+	fault.TooLarge:    http.StatusRequestEntityTooLarge,
 	fault.Timeout:     http.StatusGatewayTimeout,
 	fault.Canceled:    499, // as nginx calls a client that has gone
 	fault.Internal:    http.StatusInternalServerError,

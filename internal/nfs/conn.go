@@ -153,4 +153,5 @@ func (c *conn) write(r *reply) {
 	if err != nil {
 		_ = c.nc.Close() // the reader ends, and so the connection; the client asks again
 	}
+	r.finish()
 }

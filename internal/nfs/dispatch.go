@@ -16,8 +16,7 @@ type request struct {
 	args decoder
 	out  *reply
 
-	again bool      // perhaps it was done before: see again.go
-	open  []*object // closed when the request is answered
+	again bool // perhaps it was done before: see again.go
 }
 
 // procedure serves one procedure. It decodes its arguments, and returns before it does
@@ -92,9 +91,6 @@ func (s *Server) run(c call, args decoder, out *reply, again bool) {
 	r := &request{s: s, ctx: s.ctx, name: p.name, call: c, args: args, out: out, again: again}
 	out.begin(c.xid, acceptSuccess)
 	p.do(r)
-	for _, o := range r.open {
-		o.close()
-	}
 	if r.args.bad {
 		out.begin(c.xid, acceptGarbage)
 		s.complain("request with arguments that cannot be read", slog.String("procedure", p.name))
@@ -125,9 +121,13 @@ func (r *request) object(handle []byte) (*object, error) {
 }
 
 func (r *request) hold(o *object) *object {
-	r.open = append(r.open, o)
+	r.later(o.close)
 	return o
 }
+
+// later has something done when the guest has its answer: to close the last descriptor
+// of a file that was removed is to free its space, which takes as long as all else.
+func (r *request) later(do func()) { r.out.after = append(r.out.after, do) }
 
 // folder resolves the handle of a folder.
 func (r *request) folder(handle []byte) (*object, error) {

@@ -90,6 +90,7 @@ func FuzzRequests(f *testing.F) {
 				t.Fatalf("a record of %d bytes, marked %#x", len(b), n)
 			}
 			s.buffers.put(r.buf)
+			r.finish()
 		}
 		if b, err := os.ReadFile(filepath.Join(top, "outside", "secret")); err != nil || string(b) != "secret" {
 			t.Fatalf("outside: %q, %v", b, err)

@@ -216,6 +216,11 @@ func (p place) rename(name string, to place, newName string) error {
 	return again(func() error { return unix.Renameat(p.fd, name, to.fd, newName) })
 }
 
+// startSync begins to write a file's data to the disk.
+func startSync(fd int) {
+	_ = unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE) // who waits for it meets the error
+}
+
 // syncData puts a file's data on the disk, with what is needed to read it again.
 func syncData(fd int) error { return again(func() error { return unix.Fdatasync(fd) }) }
 

@@ -86,7 +86,7 @@ func (r *request) unlinkIn(dir *object, name string, folder bool) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	r.hold(c)
 	switch {
 	case folder && c.st.kind != typeFolder:
 		return statusNotDir
@@ -99,7 +99,7 @@ func (r *request) unlinkIn(dir *object, name string, folder bool) error {
 		return err
 	}
 	dir.v.nodes.forget(dir.node, name, c.st.id)
-	dir.v.lost(c.st)
+	r.later(func() { dir.v.lost(c.st) })
 	return nil
 }
 
@@ -153,7 +153,7 @@ func (r *request) renameIn(from, to spotOf) error {
 	if err != nil {
 		return err
 	}
-	defer src.close()
+	r.hold(src)
 	if !r.call.cred.mayRemove(from.dir.attr(), src.attr()) {
 		return statusPerm
 	}
@@ -161,7 +161,7 @@ func (r *request) renameIn(from, to spotOf) error {
 	dst, err := to.dir.child(to.name)
 	switch {
 	case err == nil:
-		defer dst.close()
+		r.hold(dst)
 		if !r.call.cred.mayRemove(to.dir.attr(), dst.attr()) {
 			return statusPerm
 		}
@@ -184,7 +184,7 @@ func (r *request) renameIn(from, to spotOf) error {
 	}
 	done(func() { v.nodes.renamed(src.st.id, from.spot(), to.spot(), replaced) })
 	if replaced != nil {
-		v.lost(dst.st)
+		r.later(func() { v.lost(dst.st) })
 	}
 	return nil
 }

@@ -186,13 +186,14 @@ func (v *volume) walkIn(path string) (place, error) {
 
 // hostMode returns what a file gets on the host whose mode is to be mode in the guest.
 // Bits that would lend somebody the rights of the host's user stay in the guest. An
-// ordinary user must be able to find files again, and read what is recorded of them.
+// ordinary user must be able to find files again and read what is recorded of them, and
+// to remove whole folders.
 func (v *volume) hostMode(kind fileType, mode uint32) uint32 {
 	mode &^= bitsSetID
 	switch {
 	case v.euid == 0:
 	case kind == typeFolder:
-		mode |= 0o500
+		mode |= 0o700
 	default:
 		mode |= 0o400
 	}

@@ -89,7 +89,15 @@ func parseCred(body []byte) (cred, bool) {
 type reply struct {
 	encoder
 
-	buf *buffer // what it stands in, given back when it was sent
+	buf   *buffer  // what it stands in, given back when it was sent
+	after []func() // what is left to do when the guest has its answer
+}
+
+// finish does what is left when the answer was sent, or cannot be.
+func (r *reply) finish() {
+	for _, do := range r.after {
+		do()
+	}
 }
 
 const (

@@ -201,6 +201,9 @@ func (s *syncer) once() {
 	s.running = b
 	s.mu.Unlock()
 
+	for _, f := range b.files {
+		startSync(f.fd) // all of it is on its way before any is waited for: that is one commit, and not many
+	}
 	queue := make(chan *file)
 	var workers sync.WaitGroup
 	for range min(syncWorkers, len(b.files)) {

@@ -69,10 +69,16 @@ func (h Home) Instances() string { return h.join("data", "instances") }
 // Instance is the folder of the instance id.
 func (h Home) Instance(id string) string { return h.join("data", "instances", id) }
 
+// Workspaces is the folder of named workspaces.
+func (h Home) Workspaces() string { return h.join("data", "workspaces") }
+
+// Workspace is the folder of the workspace name.
+func (h Home) Workspace(name string) string { return h.join("data", "workspaces", name) }
+
 // Create makes the home and its folders, private to the user. Folders that
 // exist are made private too.
 func (h Home) Create() error {
-	for _, dir := range []string{string(h), h.Data(), h.Images(), h.Instances(), h.Kernel()} {
+	for _, dir := range []string{string(h), h.Data(), h.Images(), h.Instances(), h.Workspaces(), h.Kernel()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
