@@ -25,6 +25,10 @@ type Config struct {
 	CPUs   int
 	Disk   size.Bytes
 
+	// Templates says whether instances start as clones of machines that have booted, where
+	// the VMM can do that.
+	Templates Switch
+
 	Router string // address of the HTTP router, or "off"
 
 	LogLevel  slog.Level
@@ -56,6 +60,15 @@ type VMM string
 const (
 	VMMAuto VMM = "auto"
 	VMMQEMU VMM = "qemu"
+)
+
+// Switch turns something on or off.
+type Switch string
+
+// The positions of a Switch.
+const (
+	On  Switch = "on"
+	Off Switch = "off"
 )
 
 // LogFormat is the form of the lines in aegisd.log.

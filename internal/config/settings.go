@@ -32,6 +32,8 @@ var settings = []setting{
 	number("cpus", "1", "virtual CPUs of an instance", func(c *Config) *int { return &c.CPUs }),
 	bytes("disk", "8G", "disk of an instance, which takes only what is written; a bare number is in MB",
 		func(c *Config) *size.Bytes { return &c.Disk }),
+	choice("templates", On, "whether VMs start as clones of one that has booted, where the VMM can do that",
+		func(c *Config) *Switch { return &c.Templates }, On, Off),
 	{
 		key: "router", value: "127.0.0.1:8099", doc: "address of the HTTP router, which finds instances by name, or off",
 		set: func(c *Config, v string) error {

@@ -232,6 +232,7 @@ func (d *daemon) build(ctx context.Context) error {
 		}
 		ground := machine.NewGround(machine.Options{
 			Home: home, Harness: harness, Driver: d.driver, Linker: guestlink.Linker{Log: d.Log}, Log: d.Log,
+			Templates: d.Config.Templates == config.On,
 			// Half of what the start that waits for it has: the other half is for a boot
 			// without a template.
 			Timeout: d.Config.BootTimeout / 2,

@@ -39,6 +39,8 @@ type Options struct {
 	Driver  vmm.Driver
 	Linker  instance.Linker // talks to templates
 	Log     *slog.Logger
+	// Templates says whether machines may be clones of one that has booted.
+	Templates bool
 	// Timeout protects those who wait for a template from a guest that never comes up.
 	Timeout time.Duration
 }
@@ -51,6 +53,7 @@ type Ground struct {
 	linker  instance.Linker
 	log     *slog.Logger
 	timeout time.Duration
+	clones  bool // where the driver can
 	free    func(path string) (size.Bytes, error)
 	cache   cache
 	work    sync.WaitGroup // in the background
@@ -67,7 +70,8 @@ var _ instance.Ground = (*Ground)(nil)
 func NewGround(o Options) *Ground {
 	return &Ground{
 		home: o.Home, harness: o.Harness, driver: o.Driver, linker: o.Linker, log: o.Log, timeout: o.Timeout,
-		free: rootfs.FreeSpace, cache: cache{entries: map[string]*entry{}},
+		clones: o.Templates,
+		free:   rootfs.FreeSpace, cache: cache{entries: map[string]*entry{}},
 	}
 }
 
@@ -109,7 +113,7 @@ func (g *Ground) plan(ctx context.Context, id instance.ID, spec instance.Spec, m
 	if err := g.mark(id); err != nil {
 		return instance.Plan{}, err
 	}
-	if !cold && g.driver.Info().Abilities.Save {
+	if !cold && g.clones && g.driver.Info().Abilities.Save {
 		return g.clone(ctx, recipe, img, k.Digest)
 	}
 	return instance.Plan{Kind: instance.Cold, Recipe: recipe, Source: vmm.Boot{}}, nil

@@ -65,7 +65,7 @@ func TestFaultGround(t *testing.T) {
 		}, nil},
 	} {
 		t.Run(f.name, func(t *testing.T) {
-			h := newHome(t, "AEGIS_ACCEL=tcg")
+			h := newHome(t, "AEGIS_ACCEL=tcg", "AEGIS_TEMPLATES=off")
 			f.damage(h)
 			h.fails(strings.ReplaceAll(f.name, " ", "_"), 125, h.try("run", "--", "true"))
 			if f.mend != nil {

@@ -28,10 +28,10 @@ func TestFaultQEMU(t *testing.T) {
 	})
 	t.Run("says nothing", func(t *testing.T) {
 		dir := scriptedQEMU(t, "7.2.1", "exec sleep 600")
-		h := newHome(t, "AEGIS_ACCEL=tcg", "AEGIS_BOOT_TIMEOUT=2s", "PATH="+dir+":"+os.Getenv("PATH"))
+		h := newHome(t, "AEGIS_ACCEL=tcg", "AEGIS_TEMPLATES=off", "AEGIS_BOOT_TIMEOUT=2s", "PATH="+dir+":"+os.Getenv("PATH"))
 		h.fails("qemu_silent", 125, h.try("run", "--", "true"))
 	})
-	h := newHost(t)
+	h := newHost(t, "AEGIS_TEMPLATES=off") // a clone that is killed is followed by a boot
 	t.Run("killed", func(t *testing.T) {
 		h := h.sub(t)
 		r := h.background("run", "--", "sh", "-c", "echo ready; exec sleep 600")

@@ -28,9 +28,9 @@ type host struct {
 
 // newHost makes a home from the one that set-up has filled, and starts its daemon.
 // When the test ends the daemon is stopped, and nothing may be left of it.
-func newHost(t *testing.T) *host {
+func newHost(t *testing.T, env ...string) *host {
 	t.Helper()
-	h := newHome(t)
+	h := newHome(t, env...)
 	if out, err := h.aegis("up").CombinedOutput(); err != nil {
 		t.Fatalf("aegis up: %v\n%s%s", err, out, h.log())
 	}
