@@ -126,15 +126,17 @@ func (l *Link) CopyIn(ctx context.Context, req guestproto.Copy, r io.ReadCloser)
 		return nil, err
 	}
 	var verdict error // what the guest says in the end
+	var givenUp bool  // before that
 	over, quiet := make(chan struct{}), make(chan struct{})
 	started := c.sess.spawn(func() {
 		defer close(quiet)
 		if _, verdict = c.next(); verdict == nil {
 			verdict = broken("%s: it sends an archive", c.doing)
 		}
+		givenUp = ctx.Err() != nil
 		close(over)
 		if !errors.Is(verdict, errWhole) {
-			_ = r.Close() // there is nobody to read it for
+			_ = r.Close() // there is nobody to read it for; that may end ctx, too
 		}
 	})
 	if !started {
@@ -154,7 +156,7 @@ func (l *Link) CopyIn(ctx context.Context, req guestproto.Copy, r io.ReadCloser)
 	<-quiet
 	c.close()
 	switch {
-	case ctx.Err() != nil && !errors.Is(verdict, errWhole):
+	case givenUp && !errors.Is(verdict, errWhole):
 		return c.notes, context.Cause(ctx)
 	case sendErr != nil:
 		return c.notes, sendErr

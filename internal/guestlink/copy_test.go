@@ -205,6 +205,33 @@ func TestCopyRefusedEarly(t *testing.T) {
 	}
 }
 
+// TestCopyRefusedByGuest: closing the source ends the request, as it does under an HTTP
+// server. What counts is why it was closed.
+func TestCopyRefusedByGuest(t *testing.T) {
+	l, _, _ := newFiles(t)
+	for range 20 {
+		ctx, cancel := context.WithCancel(t.Context())
+		r, w := io.Pipe()
+		go func() { _, _ = w.Write(bytes.Repeat([]byte("noise "), 1000)) }()
+		_, err := l.CopyIn(ctx, guestproto.Copy{Path: "/g"}, ending{r, cancel})
+		if fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "not a tar archive") {
+			t.Fatalf("err = %v", err)
+		}
+		cancel()
+	}
+}
+
+// ending is a source whose Close ends the request it belongs to.
+type ending struct {
+	*io.PipeReader
+	end context.CancelFunc
+}
+
+func (e ending) Close() error {
+	e.end()
+	return e.PipeReader.Close()
+}
+
 // TestCopyCut: a copy whose session ends fails, and says so; it is not the end.
 func TestCopyCut(t *testing.T) {
 	l, r, dir := newFiles(t)
