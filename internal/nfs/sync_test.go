@@ -3,6 +3,8 @@ package nfs
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -169,5 +171,40 @@ func TestCloseSyncs(t *testing.T) {
 	r.close()
 	if synced != 1 {
 		t.Errorf("%d files were synced", synced)
+	}
+}
+
+// TestIdleFiles: what nobody uses is closed, what nobody could open again later.
+func TestIdleFiles(t *testing.T) {
+	dir, r, c, root := folder(t)
+	files := r.s.volumes[0].files
+	var open []string
+	for _, name := range []string{"idle", "orphan", "busy"} {
+		h, _, st := c.create(root, name, createGuarded, mode(0o600))
+		must(t, "create", st)
+		must(t, "write", c.write(h, 0, unstable, []byte(name)))
+		open = append(open, string(h))
+	}
+	if err := os.Remove(filepath.Join(dir, "orphan")); err != nil {
+		t.Fatal(err)
+	}
+	busy := files.get(r.s.volumes[0].identOf(t, []byte(open[2])), true)
+	for _, step := range []struct {
+		after time.Duration
+		left  int
+	}{{idleFor / 2, 3}, {2 * idleFor, 2}, {2 * orphanFor, 1}} {
+		files.sweep(time.Now().Add(step.after))
+		if n := len(files.open); n != step.left {
+			t.Errorf("%d files are open after %v, want %d", n, step.after, step.left)
+		}
+		if step.left == 2 {
+			if got := c.text([]byte(open[1])); got != "orphan" {
+				t.Errorf("the orphan: %s", got)
+			}
+		}
+	}
+	files.release(busy)
+	if got := c.text([]byte(open[0])); got != "idle" {
+		t.Errorf("opened again: %s", got)
 	}
 }
