@@ -198,11 +198,11 @@ func (s *Server) Close() error {
 const complainEvery = time.Second
 
 // complain logs what went wrong with a guest's request, now and then.
-func (s *Server) complain(msg string, attrs ...slog.Attr) {
+func (s *Server) complain(what string, attrs ...slog.Attr) {
 	now := time.Now().UnixNano()
 	last := s.said.Load()
 	if now-last < int64(complainEvery) || !s.said.CompareAndSwap(last, now) {
 		return
 	}
-	s.o.Log.LogAttrs(s.ctx, slog.LevelWarn, msg, attrs...)
+	s.o.Log.LogAttrs(s.ctx, slog.LevelWarn, "trouble with a guest's files", append([]slog.Attr{slog.String("what", what)}, attrs...)...)
 }

@@ -2,10 +2,10 @@ package nfs
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -69,9 +69,9 @@ func TestSyncing(t *testing.T) {
 		t.Errorf("%d syncs", n)
 	}
 	w.fail = errors.New("no disk")
-	want(t, "stable write without a disk", c.write(h, 0, fileSync, []byte("1")), statusIO)
+	want(t, "stable write without a disk", c.write(h, 0, fileSync, []byte("1")), errIO)
 	_, st = c.commit(h)
-	want(t, "commit without a disk", st, statusIO)
+	want(t, "commit without a disk", st, errIO)
 }
 
 // TestOrderIsKept: what is synced later waits for what was made earlier.
@@ -84,7 +84,7 @@ func TestOrderIsKept(t *testing.T) {
 	w := watch(r)
 	const n = 20
 	for i := range n {
-		h, _, _ := c.create(root, fmt.Sprint(i), createGuarded, mode(0o600))
+		h, _, _ := c.create(root, strconv.Itoa(i), createGuarded, mode(0o600))
 		must(t, "write", c.write(h, 0, fileSync, []byte("1")))
 	}
 	if w.count() != 0 {
@@ -127,7 +127,7 @@ func TestTooManyWait(t *testing.T) {
 	go func() {
 		defer close(made)
 		for i := range 2 * tooMany {
-			h, _, _ := c.create(root, fmt.Sprint(i), createGuarded, mode(0o600))
+			h, _, _ := c.create(root, strconv.Itoa(i), createGuarded, mode(0o600))
 			want(t, "write", c.write(h, 0, fileSync, []byte("1")), statusOK)
 			made <- i
 		}
@@ -161,7 +161,7 @@ func TestCloseSyncs(t *testing.T) {
 	_, r, c, root := folder(t)
 	h, _, _ := c.create(root, "file", createGuarded, mode(0o600))
 	must(t, "write", c.write(h, 0, unstable, []byte("1")))
-	f := r.s.volumes[0].files.get(r.s.volumes[0].identOf(t, h), true)
+	f := r.s.volumes[0].files.get(identOf(t, h), true)
 	if f == nil || !f.dirty {
 		t.Fatalf("%+v: the file is not known to be dirty", f)
 	}
@@ -188,7 +188,7 @@ func TestIdleFiles(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "orphan")); err != nil {
 		t.Fatal(err)
 	}
-	busy := files.get(r.s.volumes[0].identOf(t, []byte(open[2])), true)
+	busy := files.get(identOf(t, []byte(open[2])), true)
 	for _, step := range []struct {
 		after time.Duration
 		left  int
