@@ -5,12 +5,12 @@ package nfs
 // already is no error then.
 
 // removed reports whether a name that is not there may have been removed by r itself.
-func (r *request) removed(err error) bool { return r.again && statusOf(err) == statusNoEnt }
+func (r *request) removed(err error) bool { return r.again && statusOf(err) == errNoEnt }
 
 // madeBefore returns what is there under the name of what r was to make, if r may have
 // made it itself.
 func (r *request) madeBefore(dir *object, name string, kind fileType, target string, err error) (*object, bool) {
-	if !r.again || statusOf(err) != statusExist {
+	if !r.again || statusOf(err) != errExist {
 		return nil, false
 	}
 	o, err := dir.child(name)
@@ -19,7 +19,7 @@ func (r *request) madeBefore(dir *object, name string, kind fileType, target str
 	}
 	same := o.st.kind == kind
 	if same && kind == typeSymlink {
-		old, err := o.place.readlink()
+		old, err := o.readlink()
 		same = err == nil && old == target
 	}
 	if !same {
@@ -31,10 +31,10 @@ func (r *request) madeBefore(dir *object, name string, kind fileType, target str
 
 // linkedBefore reports whether the name that r was to give o is o's.
 func (r *request) linkedBefore(dir, o *object, name string, err error) bool {
-	if !r.again || statusOf(err) != statusExist {
+	if !r.again || statusOf(err) != errExist {
 		return false
 	}
-	st, err := dir.place.statChild(name)
+	st, err := dir.statChild(name)
 	return err == nil && dir.v.local(st).id == o.st.id
 }
 
@@ -44,6 +44,6 @@ func (r *request) renamedBefore(to spotOf, err error) bool {
 	if !r.removed(err) {
 		return false
 	}
-	_, err = to.dir.place.statChild(to.name)
+	_, err = to.dir.statChild(to.name)
 	return err == nil
 }

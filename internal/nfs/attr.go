@@ -49,7 +49,7 @@ func (r *reply) fattr(v *volume, a attr) {
 
 // time writes nfstime3, which begins in 1970 and ends in 2106.
 func (r *reply) time(m moment) {
-	r.u32(uint32(min(max(m.sec, 0), 1<<32-1))) //nolint:gosec // bounded
+	r.u32(uint32(min(max(m.sec, 0), 1<<32-1)))
 	r.u32(m.nsec)
 }
 

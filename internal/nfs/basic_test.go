@@ -16,7 +16,7 @@ func TestFiles(t *testing.T) {
 		t.Errorf("made %+v", a)
 	}
 	_, _, st = c.create(root, "a", createGuarded, mode(0o640))
-	want(t, "create guarded again", st, statusExist)
+	want(t, "create guarded again", st, errExist)
 	again, _, st := c.create(root, "a", createUnchecked, mode(0o600))
 	must(t, "create unchecked", st)
 	if !bytes.Equal(h, again) {
@@ -41,8 +41,8 @@ func TestFiles(t *testing.T) {
 	if _, st := c.getattr(h); st != statusOK {
 		t.Errorf("after a rename: %v", st)
 	}
-	_, _, st = c.lookup(root, "a")
-	want(t, "old name", st, statusNoEnt)
+	_, st = c.lookup(root, "a")
+	want(t, "old name", st, errNoEnt)
 	must(t, "link", c.link(h, root, "c"))
 	if a, _ := c.getattr(h); a.links != 2 {
 		t.Errorf("%d links", a.links)
@@ -52,7 +52,7 @@ func TestFiles(t *testing.T) {
 		t.Errorf("by its other name: %v", st)
 	}
 	must(t, "remove", c.remove(root, "c"))
-	if _, st := c.getattr(h); st != statusStale {
+	if _, st := c.getattr(h); st != errStale {
 		t.Errorf("removed: %v", st)
 	}
 }

@@ -22,12 +22,14 @@ func BenchmarkOperations(b *testing.B) {
 	})
 	b.Run("getattr", func(b *testing.B) {
 		for b.Loop() {
-			c.getattr(h)
+			_, st := c.getattr(h)
+			must(b, "getattr", st)
 		}
 	})
 	b.Run("lookup", func(b *testing.B) {
 		for b.Loop() {
-			c.lookup(root, "file")
+			_, st := c.lookup(root, "file")
+			must(b, "lookup", st)
 		}
 	})
 	b.Run("create,write,remove", func(b *testing.B) {
@@ -39,9 +41,9 @@ func BenchmarkOperations(b *testing.B) {
 			begun := time.Now()
 			n, _, _ := c.create(root, name, createUnchecked, mode(0o644))
 			made := time.Now()
-			c.write(n, 0, fileSync, data[:200])
+			must(b, "write", c.write(n, 0, fileSync, data[:200]))
 			wrote := time.Now()
-			c.remove(root, name)
+			must(b, "remove", c.remove(root, name))
 			for j, d := range []time.Duration{made.Sub(begun), wrote.Sub(made), time.Since(wrote)} {
 				spent[j] += d
 			}
@@ -52,19 +54,21 @@ func BenchmarkOperations(b *testing.B) {
 	})
 	b.Run("read4k", func(b *testing.B) {
 		for b.Loop() {
-			c.read(h, 0, 4096)
+			_, _, st := c.read(h, 0, 4096)
+			must(b, "read", st)
 		}
 	})
 	b.Run("read1m", func(b *testing.B) {
 		b.SetBytes(MaxIO)
 		for b.Loop() {
-			c.read(h, 0, MaxIO)
+			_, _, st := c.read(h, 0, MaxIO)
+			must(b, "read", st)
 		}
 	})
 	b.Run("write1m", func(b *testing.B) {
 		b.SetBytes(MaxIO)
 		for b.Loop() {
-			c.write(h, 0, unstable, data)
+			must(b, "write", c.write(h, 0, unstable, data))
 		}
 	})
 }

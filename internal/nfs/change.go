@@ -69,18 +69,18 @@ func (c changes) allowed(who cred, a attr) error {
 		c.gid != nil && *c.gid != a.gid && !who.root() && (!who.owns(a) || !who.in(*c.gid)),
 		(c.uid != nil || c.gid != nil) && !who.owns(a),
 		(c.atime.how == timeClient || c.mtime.how == timeClient) && !who.owns(a):
-		return statusPerm
+		return errPerm
 	case c.size != nil && !who.owns(a) && !who.may(a, mayWrite),
 		(c.atime.how == timeServer || c.mtime.how == timeServer) && !who.owns(a) && !who.may(a, mayWrite):
-		return statusAccess
+		return errAccess
 	case c.size != nil && a.kind == typeFolder:
-		return statusIsDir
+		return errIsDir
 	case c.size != nil && a.kind != typeRegular:
-		return statusInval
+		return errInval
 	case c.size != nil && *c.size > maxFileSize:
-		return statusFBig
+		return errFBig
 	case c.mode != nil && a.kind == typeSymlink:
-		return statusNotSupp
+		return errNotSupp
 	}
 	return nil
 }
@@ -120,7 +120,7 @@ func withoutSetID(mode uint32) uint32 {
 // change makes the changes to o.
 func (r *request) change(o *object, c changes) error {
 	if o.v.readOnly {
-		return statusROFS
+		return errROFS
 	}
 	a := o.attr()
 	who := r.call.cred
@@ -150,16 +150,8 @@ func (o *object) own(uid, gid, mode uint32) error {
 	old := o.v.recordOf(o)
 	rec := old
 	if mode != old.guestMode(o.st.mode) {
-		want := o.v.hostMode(o.st.kind, mode)
-		if want != o.st.mode {
-			// What the host's user may not change, or the file system cannot keep, is
-			// recorded like everything else that the host does not know.
-			if err := o.place.chmod(want); err != nil && !isErr(err, unix.EPERM, unix.ENOTSUP) {
-				return err
-			}
-			if err := o.refresh(); err != nil {
-				return err
-			}
+		if err := o.setHostMode(mode); err != nil {
+			return err
 		}
 		rec = rec.withMode(mode, o.st.mode)
 	}
@@ -167,6 +159,20 @@ func (o *object) own(uid, gid, mode uint32) error {
 		return nil
 	}
 	return o.keep(rec)
+}
+
+// setHostMode gives o what it is to have on the host, for a mode in the guest. What the
+// host's user may not change, or the file system cannot keep, is recorded like
+// everything else that the host does not know.
+func (o *object) setHostMode(mode uint32) error {
+	want := o.v.hostMode(o.st.kind, mode)
+	if want == o.st.mode {
+		return nil
+	}
+	if err := o.chmod(want); err != nil && !isErr(err, unix.EPERM, unix.ENOTSUP) {
+		return err
+	}
+	return o.refresh()
 }
 
 func (o *object) truncate(size int64) error {
@@ -197,7 +203,7 @@ func (o *object) setTimes(atime, mtime timeArg) error {
 		}
 		return unix.NsecToTimespec(m.sec*1e9 + int64(m.nsec))
 	}
-	if err := o.place.utimes([2]unix.Timespec{value(atime, o.st.atime), value(mtime, o.st.mtime)}); err != nil {
+	if err := o.utimes([2]unix.Timespec{value(atime, o.st.atime), value(mtime, o.st.mtime)}); err != nil {
 		return err
 	}
 	return o.refresh()

@@ -136,7 +136,7 @@ func (r *request) folder(handle []byte) (*object, error) {
 		return nil, err
 	}
 	if o.st.kind != typeFolder {
-		return o, statusNotDir
+		return o, errNotDir
 	}
 	return o, nil
 }
@@ -159,10 +159,10 @@ func (r *request) place(e entryArg) (dir *object, name string, err error) {
 		return dir, "", err
 	}
 	if dir.v.readOnly {
-		return dir, "", statusROFS
+		return dir, "", errROFS
 	}
 	if !r.call.cred.may(dir.attr(), mayWrite|mayExecute) {
-		return dir, "", statusAccess
+		return dir, "", errAccess
 	}
 	return dir, name, nil
 }
@@ -170,7 +170,7 @@ func (r *request) place(e entryArg) (dir *object, name string, err error) {
 // status writes how the request ended.
 func (r *request) status(err error) {
 	s := statusOf(err)
-	if s == statusIO {
+	if s == errIO {
 		r.s.complain("request failed", slog.String("procedure", r.name), logattr.Err(err))
 	}
 	r.out.u32(uint32(s))

@@ -3,6 +3,7 @@ package nfs
 import (
 	"container/list"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,7 @@ type file struct {
 	write bool // opened for writing too
 
 	refs  int           // requests that use it
+	used  time.Time     // when it was last asked for
 	place *list.Element // in the order of use; nil when it is not kept any more
 	dirty bool          // written since it was last synced
 }
@@ -21,6 +23,9 @@ type file struct {
 // files keeps files open that the guest uses. NFS has no open and close: a descriptor
 // saves both around every read and write, lets a guest go on writing to a file that
 // has become read-only meanwhile, and reading one that was removed on the host.
+//
+// What is not used is closed after a while, so that the space of files that are removed
+// on the host comes back.
 type files struct {
 	max  int
 	sync func(fd int) error // puts a file on the disk
@@ -28,10 +33,18 @@ type files struct {
 	mu    sync.Mutex
 	open  map[ident]*file
 	order *list.List // of *file, the last one used first
+	idle  *time.Timer
 }
 
+const (
+	// idleFor is how long a file is kept that is not used, and orphanFor how long one
+	// that has no name any more: nobody could open it again.
+	idleFor   = time.Minute
+	orphanFor = 10 * time.Minute
+)
+
 func newFiles(limit int) *files {
-	return &files{max: limit, sync: syncData, open: map[ident]*file{}, order: list.New()}
+	return &files{max: limit, sync: syncData, open: map[ident]*file{}, order: list.New(), idle: time.NewTimer(idleFor)}
 }
 
 // get returns the open file id, which is to be released, or nil if there is none, or
@@ -44,6 +57,7 @@ func (c *files) get(id ident, write bool) *file {
 		return nil
 	}
 	f.refs++
+	f.used = time.Now()
 	c.order.MoveToFront(f.place)
 	return f
 }
@@ -66,6 +80,7 @@ func (c *files) put(id ident, fd int, write bool) *file {
 		f.place = c.order.PushFront(f)
 	}
 	f.refs++
+	f.used = time.Now()
 	for e := c.order.Back(); e != nil && c.order.Len() > c.max; {
 		last := e.Value.(*file)
 		e = e.Prev()
@@ -130,8 +145,43 @@ func (c *files) mark(f *file, dirty bool) {
 	f.dirty = dirty
 }
 
+// sweep closes what has not been used for long. It is called when idle fires.
+func (c *files) sweep(now time.Time) {
+	var old, closing []*file
+	c.mu.Lock()
+	for _, f := range c.open {
+		if f.refs == 0 && now.Sub(f.used) >= idleFor {
+			f.refs++ // while it is looked at
+			old = append(old, f)
+		}
+	}
+	c.mu.Unlock()
+	orphan := map[*file]bool{}
+	for _, f := range old {
+		st, err := (place{fd: f.fd}).stat()
+		orphan[f] = err == nil && st.links == 0
+	}
+	c.mu.Lock()
+	for _, f := range old {
+		f.refs--
+		if f.place == nil { // it was dropped meanwhile
+			if f.refs == 0 {
+				closing = append(closing, f)
+			}
+			continue
+		}
+		if f.refs == 0 && (!orphan[f] || now.Sub(f.used) >= orphanFor) {
+			closing = c.forget(f, closing)
+		}
+	}
+	c.mu.Unlock()
+	c.shut(closing)
+	c.idle.Reset(idleFor)
+}
+
 // close closes all. Nobody uses any.
 func (c *files) close() {
+	c.idle.Stop()
 	c.mu.Lock()
 	var closing []*file
 	for _, f := range c.open {

@@ -62,24 +62,24 @@ func (f *finder) close() {
 // find looks for id, and returns nil when the table may know more than before.
 func (f *finder) find(ctx context.Context, id ident) error {
 	if f.isGone(id) {
-		return statusStale
+		return errStale
 	}
 	if f.nearby(ctx, id) {
 		return nil
 	}
-	w := f.join(id.key())
+	w := f.join(id.key()) //nolint:contextcheck // a walk serves many requests, and outlives this one
 	defer f.leave(id.key())
 	select {
 	case <-w.done:
 	case <-ctx.Done():
-		return statusJukebox
+		return errJukebox
 	}
 	if !w.made {
-		return statusJukebox
+		return errJukebox
 	}
 	if leads, _ := f.v.nodes.leads(id); len(leads) == 0 {
 		f.bury(id)
-		return statusStale
+		return errStale
 	}
 	return nil
 }
@@ -143,11 +143,11 @@ func (f *finder) folder(ctx context.Context, n *node) *object {
 func (f *finder) search(dir *object, id ident) bool {
 	found := false
 	err := dir.unlocked(func() error {
-		return dir.place.entries(func(e entry) bool {
+		return dir.entries(func(e entry) bool {
 			if !f.v.byStat && e.ino != id.ino {
 				return true
 			}
-			st, err := dir.place.statChild(e.name)
+			st, err := dir.statChild(e.name)
 			if err == nil && !st.crossing && f.v.local(st).id == id {
 				f.v.nodes.add(dir.node, e.name, id)
 				found = true
@@ -242,7 +242,7 @@ func (f *finder) walk(ctx context.Context) (seen int, whole bool) {
 		if dir == nil {
 			continue
 		}
-		_ = dir.place.entries(func(e entry) bool { // what cannot be read is not found
+		_ = dir.entries(func(e entry) bool { // what cannot be read is not found
 			if seen++; seen > f.entries || ctx.Err() != nil {
 				return false
 			}
@@ -290,7 +290,7 @@ func (f *finder) note(dir *object, parent *node, e entry) *node {
 	k := key{dir.st.id.dev, e.ino}
 	kind := e.kind
 	if f.v.byStat || kind == 0 || kind == typeFolder || f.wants(k) {
-		st, err := dir.place.statChild(e.name)
+		st, err := dir.statChild(e.name)
 		if err != nil || st.crossing {
 			return nil
 		}

@@ -34,11 +34,11 @@ func (v *volume) putHandle(b *[handleSize]byte, id ident) {
 // resolve reads a handle: the export it belongs to, and the inode in it.
 func (s *Server) resolve(b []byte) (*volume, ident, error) {
 	if len(b) != handleSize || b[0] != handleVersion || b[1] > handleInode || b[2] != 0 || b[3] != 0 {
-		return nil, ident{}, statusBadHandle
+		return nil, ident{}, errBadHandle
 	}
 	v := s.byID[binary.BigEndian.Uint64(b[4:])]
 	if v == nil {
-		return nil, ident{}, statusStale // of an export that is not served any more
+		return nil, ident{}, errStale // of an export that is not served any more
 	}
 	id := ident{
 		ino: binary.BigEndian.Uint64(b[12:]),
@@ -47,7 +47,7 @@ func (s *Server) resolve(b []byte) (*volume, ident, error) {
 	}
 	if b[1] == handleRoot {
 		if id != (ident{}) {
-			return nil, ident{}, statusBadHandle
+			return nil, ident{}, errBadHandle
 		}
 		return v, v.top, nil
 	}

@@ -6,25 +6,26 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 )
 
-func write(t testing.TB, path, text string) {
-	t.Helper()
+func write(tb testing.TB, path, text string) {
+	tb.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
-func rename(t testing.TB, from, to string) {
-	t.Helper()
+func rename(tb testing.TB, from, to string) {
+	tb.Helper()
 	if err := os.Rename(from, to); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -65,7 +66,7 @@ func TestHandlesSurviveTheServer(t *testing.T) {
 	if target, st := c.readlink(link); target != "a/b" {
 		t.Errorf("link: %q, %v", target, st)
 	}
-	if _, _, st := c.lookup(folder, "c"); st != statusOK {
+	if _, st := c.lookup(folder, "c"); st != statusOK {
 		t.Errorf("in a folder: %v", st)
 	}
 	if n := r.s.volumes[0].finder.walks; n != 1 {
@@ -137,17 +138,17 @@ func TestFilesReplacedOnTheHost(t *testing.T) {
 	// What nobody has open is gone.
 	write(t, path, "x")
 	unread := c.walk(root, "file")
-	r.s.volumes[0].files.drop(r.s.volumes[0].identOf(t, unread))
+	r.s.volumes[0].files.drop(identOf(t, unread))
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if _, st := c.getattr(unread); st != statusStale {
+	if _, st := c.getattr(unread); st != errStale {
 		t.Errorf("removed on the host: %v", st)
 	}
 }
 
-func (v *volume) identOf(t testing.TB, h []byte) ident {
-	t.Helper()
+func identOf(tb testing.TB, h []byte) ident {
+	tb.Helper()
 	return ident{ino: binary.BigEndian.Uint64(h[12:]), gen: binary.BigEndian.Uint64(h[20:]), dev: binary.BigEndian.Uint64(h[28:])}
 }
 
@@ -185,8 +186,8 @@ func TestNumbersUsedAgain(t *testing.T) {
 	write(t, path, "old")
 	old := c.walk(root, "file")
 	v := r.s.volumes[0]
-	v.files.drop(v.identOf(t, old))
-	ino := v.identOf(t, old).ino
+	v.files.drop(identOf(t, old))
+	ino := identOf(t, old).ino
 	for i := range 200 {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
@@ -196,13 +197,13 @@ func TestNumbersUsedAgain(t *testing.T) {
 		}
 		write(t, path, "new")
 		h := c.walk(root, "file")
-		if v.identOf(t, h).ino != ino {
+		if identOf(t, h).ino != ino {
 			continue
 		}
 		if string(h) == string(old) {
 			t.Fatal("two files have had one handle")
 		}
-		if _, st := c.getattr(old); st != statusStale {
+		if _, st := c.getattr(old); st != errStale {
 			t.Errorf("the old handle: %v", st)
 		}
 		return
@@ -223,14 +224,14 @@ func TestBadHandles(t *testing.T) {
 		"empty": {}, "short": good[:35], "long": append(append([]byte(nil), good...), 0),
 		"version": change(0, 2), "kind": change(1, 2), "padding": change(2, 1), "root with more": change(1, 1),
 	} {
-		if _, st := c.getattr(h); st != statusBadHandle {
+		if _, st := c.getattr(h); st != errBadHandle {
 			t.Errorf("%s: %v", what, st)
 		}
 	}
 	for what, h := range map[string][]byte{
 		"other export": change(11, 1), "other inode": change(13, 1), "other birth": change(21, 1), "other device": change(30, 1),
 	} {
-		if _, st := c.getattr(h); st != statusStale {
+		if _, st := c.getattr(h); st != errStale {
 			t.Errorf("%s: %v", what, st)
 		}
 	}
@@ -240,7 +241,7 @@ func TestBadHandles(t *testing.T) {
 func TestWalksAreBounded(t *testing.T) {
 	dir, r, c, root := folder(t)
 	for i := range 2000 {
-		write(t, filepath.Join(dir, fmt.Sprint("d", i%20), fmt.Sprint(i)), "")
+		write(t, filepath.Join(dir, fmt.Sprint("d", i%20), strconv.Itoa(i)), "")
 	}
 	f := r.s.volumes[0].finder
 	f.rest = 1 << 30 // there is to be no second one
@@ -250,10 +251,10 @@ func TestWalksAreBounded(t *testing.T) {
 		binary.BigEndian.PutUint64(h[12:], rand.Uint64())
 		binary.BigEndian.PutUint64(h[20:], rand.Uint64())
 		_, st := c.getattr(h)
-		if i == 0 && st != statusStale || i > 0 && st != statusJukebox {
+		if i == 0 && st != errStale || i > 0 && st != errJukebox {
 			t.Fatalf("handle %d: %v", i, st)
 		}
-		if _, st := c.getattr(h); i == 0 && st != statusStale {
+		if _, st := c.getattr(h); i == 0 && st != errStale {
 			t.Fatalf("the first one again: %v", st)
 		}
 	}
@@ -266,7 +267,7 @@ func TestWalksAreBounded(t *testing.T) {
 	f.mu.Unlock()
 	h := append([]byte(nil), good...)
 	binary.BigEndian.PutUint64(h[12:], 1)
-	if _, st := c.getattr(h); st != statusStale {
+	if _, st := c.getattr(h); st != errStale {
 		t.Errorf("after a walk that was cut short: %v", st)
 	}
 }
@@ -276,7 +277,7 @@ func TestManyMisses(t *testing.T) {
 	dir := t.TempDir()
 	const n = 600
 	for i := range n {
-		write(t, filepath.Join(dir, fmt.Sprint("d", i%7), fmt.Sprint("f", i)), fmt.Sprint(i))
+		write(t, filepath.Join(dir, fmt.Sprint("d", i%7), fmt.Sprint("f", i)), strconv.Itoa(i))
 	}
 	r := serve(t, Options{MaxNodes: 100, MaxFiles: 8}, Export{Name: "/", Dir: dir, ID: 7})
 	r.s.volumes[0].finder.rest = 0
@@ -294,7 +295,7 @@ func TestManyMisses(t *testing.T) {
 		c := r.client()
 		wg.Go(func() {
 			for i := k; i < n; i += 4 {
-				if got := c.text(handles[i]); got != fmt.Sprint(i) {
+				if got := c.text(handles[i]); got != strconv.Itoa(i) {
 					t.Errorf("file %d: %s", i, got)
 				}
 			}

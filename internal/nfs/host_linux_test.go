@@ -46,8 +46,8 @@ func TestMountsAreNotEntered(t *testing.T) {
 	mountOn(t, "tmpfs", filepath.Join(dir, "memory"), "tmpfs", 0)
 	mountOn(t, filepath.Join(top, "ws-other", "secret"), filepath.Join(dir, "file"), "", unix.MS_BIND)
 	for _, name := range []string{"bound", "memory", "file"} {
-		_, _, st := c.lookup(root, name)
-		want(t, "lookup of "+name, st, statusAccess)
+		_, st := c.lookup(root, name)
+		want(t, "lookup of "+name, st, errAccess)
 		if st := c.remove(root, name); st == statusOK {
 			t.Errorf("removed %s", name)
 		}
@@ -60,11 +60,11 @@ func TestMountsAreNotEntered(t *testing.T) {
 			t.Errorf("listed %s with %+v", n.name, n.attr)
 		}
 	}
-	if _, st := c.getattr(bound); st != statusStale {
+	if _, st := c.getattr(bound); st != errStale {
 		t.Errorf("the folder below the mount: %v", st)
 	}
 	_, _, st := c.create(bound, "new", createGuarded, mode(0o600))
-	want(t, "create there", st, statusStale)
+	want(t, "create there", st, errStale)
 }
 
 // TestDeepPaths: a guest can make paths that are longer than one call of the host
@@ -148,7 +148,7 @@ func TestOwnerOfTheFolder(t *testing.T) {
 	_, _, st = c.symlink(root, "link", "file")
 	must(t, "symlink", st)
 	_, _, st = c.as(1000, 1000).create(root, "x", createGuarded, mode(0o600))
-	want(t, "create by a user", st, statusAccess)
+	want(t, "create by a user", st, errAccess)
 	for _, name := range []string{"file", "folder", "link"} {
 		if st := hostStat(t, filepath.Join(dir, name)); st.Uid != ordinary || st.Gid != ordinary {
 			t.Errorf("%s is %d:%d's", name, st.Uid, st.Gid)

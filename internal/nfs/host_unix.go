@@ -2,6 +2,7 @@ package nfs
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -31,12 +32,7 @@ func isErr(err error, codes ...unix.Errno) bool {
 	if !errors.As(err, &errno) {
 		return false
 	}
-	for _, c := range codes {
-		if errno == c {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(codes, errno)
 }
 
 // maxPath is how much of a path one call takes; longer ones are resolved in pieces.
@@ -144,7 +140,7 @@ func (p place) space() (space, error) {
 	if err := again(func() error { return unix.Fstatfs(p.fd, &st) }); err != nil {
 		return space{}, err
 	}
-	bs := uint64(st.Bsize) //nolint:gosec,unconvert // positive; its type differs between systems
+	bs := uint64(st.Bsize) //nolint:gosec // positive
 	return space{
 		total: st.Blocks * bs, free: st.Bfree * bs, avail: st.Bavail * bs,
 		files: st.Files, freeFiles: st.Ffree,

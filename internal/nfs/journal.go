@@ -76,7 +76,7 @@ func (j *journal) put(e journaled) error {
 		size += copy(s[slotHead:], e.answer)
 	}
 	binary.NativeEndian.PutUint32(s[:], state)
-	binary.NativeEndian.PutUint32(s[4:], uint32(size-slotHead)) //nolint:gosec // bounded above
+	binary.NativeEndian.PutUint32(s[4:], uint32(size-slotHead))
 	binary.NativeEndian.PutUint32(s[8:], e.key.xid)
 	binary.NativeEndian.PutUint32(s[12:], e.turn)
 	binary.NativeEndian.PutUint64(s[16:], e.key.sum)

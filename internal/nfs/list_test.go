@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 )
 
@@ -96,7 +97,7 @@ func TestListingSizes(t *testing.T) {
 		}
 	}
 	for _, count := range []uint32{0, 1, 100} {
-		if _, _, st := c.page(root, 0, count, true); st != statusTooSmall {
+		if _, _, st := c.page(root, 0, count, true); st != errTooSmall {
 			t.Errorf("in pieces of %d: %v", count, st)
 		}
 	}
@@ -107,7 +108,7 @@ func TestListingSizes(t *testing.T) {
 		}
 	}
 	sub := c.walk(root, fmt.Sprintf("%0200d", 0))
-	if _, _, st := c.page(sub, 0, 4096, true); st != statusNotDir {
+	if _, _, st := c.page(sub, 0, 4096, true); st != errNotDir {
 		t.Errorf("of a file: %v", st)
 	}
 }
@@ -118,8 +119,8 @@ func TestWindows(t *testing.T) {
 	r.s.volumes[0].lists.limit = 100
 	const n = 1234
 	for i := range n {
-		write(t, filepath.Join(dir, fmt.Sprint(i)), "")
-		if c := cookieOf(fmt.Sprint(i)); c < firstCookie || c >= 1<<62 {
+		write(t, filepath.Join(dir, strconv.Itoa(i)), "")
+		if c := cookieOf(strconv.Itoa(i)); c < firstCookie || c >= 1<<62 {
 			t.Fatalf("cookie %d", c)
 		}
 	}

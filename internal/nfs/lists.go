@@ -69,7 +69,7 @@ func readWindow(dir *object, cookie uint64, limit int) (*window, error) {
 	w := &window{id: dir.st.id, mtime: dir.st.mtime, ctime: dir.st.ctime, after: cookie, whole: true}
 	err := dir.unlocked(func() error {
 		w.names = nil
-		return dir.place.entries(func(e entry) bool {
+		return dir.entries(func(e entry) bool {
 			if c := cookieOf(e.name); c > cookie {
 				w.names = append(w.names, listed{e, c})
 			}

@@ -30,7 +30,7 @@ func (r *request) setattr() {
 	}
 	before := o.st
 	if guard != nil && *guard != before.ctime {
-		err = statusNotSync
+		err = errNotSync
 	} else {
 		err = r.change(o, c)
 	}
@@ -67,9 +67,9 @@ func (r *request) readlink() {
 	}
 	target := ""
 	if o.st.kind != typeSymlink {
-		err = statusInval
+		err = errInval
 	} else {
-		target, err = o.place.readlink()
+		target, err = o.readlink()
 	}
 	a := o.attr()
 	r.status(err)

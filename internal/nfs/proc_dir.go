@@ -40,7 +40,7 @@ func (r *request) list(handle []byte, cookie uint64, names, most uint32, plus bo
 	var w *window
 	if err == nil {
 		if !r.call.cred.may(dir.attr(), mayRead) {
-			err = statusAccess
+			err = errAccess
 		} else {
 			after, w, err = dir.v.lists.read(dir, cookie)
 		}
@@ -61,7 +61,7 @@ func (r *request) list(handle []byte, cookie uint64, names, most uint32, plus bo
 	whole = whole && w.whole
 	if told == 0 && !whole {
 		r.out.b = r.out.b[:begin]
-		r.status(statusTooSmall)
+		r.status(errTooSmall)
 		r.out.postAttr(dir.v, &a)
 		return
 	}
@@ -78,13 +78,11 @@ func (l *lister) all(cookie uint64, after []listed) (told int, whole bool) {
 			continue
 		}
 		a := l.dir.attr()
-		ok := false
-		if d.cookie == cookieSelf {
-			ok = l.put(d, a.fileID, &a)
-		} else {
-			ok = l.put(d, l.parentID(), nil)
+		id, known := a.fileID, &a
+		if d.cookie == cookieParent {
+			id, known = l.parentID(), nil
 		}
-		if !ok {
+		if !l.put(d, id, known) {
 			return told, false
 		}
 		told++
@@ -121,7 +119,7 @@ func (l *lister) look(e entry) (uint64, *attr) {
 	if !l.plus && !v.byStat {
 		return id, nil
 	}
-	st, err := l.dir.place.statChild(e.name)
+	st, err := l.dir.statChild(e.name)
 	if err != nil || st.crossing {
 		return id, nil // gone by now, or a mount
 	}
@@ -130,7 +128,7 @@ func (l *lister) look(e entry) (uint64, *attr) {
 		return fileID(st.id), nil
 	}
 	n := v.nodes.add(l.dir.node, e.name, st.id)
-	rec := v.readRecord(n, st, func(buf []byte) (int, error) { return l.dir.place.getxattrChild(e.name, xattr, buf) })
+	rec := v.readRecord(n, st, func(buf []byte) (int, error) { return l.dir.getxattrChild(e.name, xattr, buf) })
 	a := v.guestAttr(st, rec)
 	return a.fileID, &a
 }

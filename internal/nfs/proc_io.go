@@ -21,7 +21,7 @@ func (o *object) opened(write bool) (*file, error) {
 	}
 	fd := -1
 	err := o.unlocked(func() (err error) {
-		fd, err = o.place.open(flags)
+		fd, err = o.open(flags)
 		return err
 	})
 	if err != nil {
@@ -30,20 +30,20 @@ func (o *object) opened(write bool) (*file, error) {
 	// Where a place is a name, it may have become another file's.
 	if st, err := (place{fd: fd}).stat(); err != nil || o.v.local(st).id != o.st.id {
 		place{fd: fd}.close()
-		return nil, statusStale
+		return nil, errStale
 	}
 	return o.v.files.put(o.st.id, fd, write), nil
 }
 
 // regular refuses what has no contents to read or write.
 func (o *object) regular() error {
-	switch o.st.kind {
-	case typeRegular:
-		return nil
-	case typeFolder:
-		return statusIsDir
+	if o.st.kind == typeFolder {
+		return errIsDir
 	}
-	return statusInval
+	if o.st.kind != typeRegular {
+		return errInval
+	}
+	return nil
 }
 
 // readHead is what stands between an answer's header and the data of a READ: status,
@@ -66,11 +66,11 @@ func (r *request) read() {
 	case o.regular() != nil:
 		err = o.regular()
 	case off > maxFileSize-MaxIO:
-		err = statusInval
+		err = errInval
 	case !r.call.cred.mayUse(a, mayRead):
-		err = statusAccess
+		err = errAccess
 	default:
-		err = r.readData(o, int64(off), count) //nolint:gosec // checked to fit
+		err = r.readData(o, int64(off), count)
 	}
 	if err != nil {
 		r.status(err)
@@ -118,7 +118,7 @@ func (r *request) room(n int) error {
 	}
 	buf := r.s.buffers.get(n, r.ctx.Done())
 	if buf == nil {
-		return statusJukebox
+		return errJukebox
 	}
 	r.out.b = append(buf.b[:0], r.out.b...)
 	r.s.buffers.put(r.out.buf)
@@ -151,15 +151,15 @@ func (r *request) write() {
 	before, a := o.st, o.attr()
 	switch {
 	case o.v.readOnly:
-		err = statusROFS
+		err = errROFS
 	case o.regular() != nil:
 		err = o.regular()
 	case off > maxFileSize-MaxIO:
-		err = statusFBig
+		err = errFBig
 	case !r.call.cred.mayUse(a, mayWrite):
-		err = statusAccess
+		err = errAccess
 	default:
-		err = r.writeData(o, a, int64(off), data[:count], how) //nolint:gosec // checked to fit
+		err = r.writeData(o, a, int64(off), data[:count], how)
 	}
 	r.status(err)
 	r.out.wcc(o.v, &before, o.after())

@@ -45,7 +45,7 @@ func (r *request) settle(dir, c *object, name string, c3 changes, mode uint32) e
 		}
 	}
 	if err != nil {
-		_ = dir.place.unlink(name, c.st.kind == typeFolder) // the first error tells more
+		_ = dir.unlink(name, c.st.kind == typeFolder) // the first error tells more
 	}
 	return err
 }
@@ -56,7 +56,7 @@ func (o *object) adopt() error {
 	if o.v.euid != 0 || o.st.uid == w.uid && o.st.gid == w.gid {
 		return nil
 	}
-	if err := o.place.chown(int(w.uid), int(w.gid)); err != nil {
+	if err := o.chown(int(w.uid), int(w.gid)); err != nil {
 		return err
 	}
 	return o.refresh()
@@ -121,7 +121,7 @@ func (r *request) createFile(dir *object, name string, c changes, guarded bool) 
 			return o, err
 		}
 		o, err = dir.child(name)
-		if statusOf(err) == statusNoEnt {
+		if statusOf(err) == errNoEnt {
 			continue
 		}
 		if err != nil {
@@ -133,7 +133,7 @@ func (r *request) createFile(dir *object, name string, c changes, guarded bool) 
 		}
 		return o, r.change(o, changes{size: c.size})
 	}
-	return nil, statusJukebox
+	return nil, errJukebox
 }
 
 // newFile makes a file that was not there. It stays open: whoever makes a file writes
@@ -142,7 +142,7 @@ func (r *request) newFile(dir *object, name string, c changes, mode uint32) (*ob
 	v := dir.v
 	fd := -1
 	err := dir.unlocked(func() (err error) {
-		fd, err = dir.place.create(name, v.hostMode(typeRegular, mode))
+		fd, err = dir.create(name, v.hostMode(typeRegular, mode))
 		return err
 	})
 	if err != nil {
@@ -176,7 +176,7 @@ func (r *request) createOnce(dir *object, name string, verifier []byte) (*object
 	}
 	r.hold(o)
 	if o.st.kind != typeRegular || o.st.size != 0 || o.st.atime != c.atime.at || o.st.mtime != c.mtime.at {
-		return nil, statusExist
+		return nil, errExist
 	}
 	return o, nil
 }
@@ -216,7 +216,7 @@ func (r *request) mkdir() {
 	if err == nil {
 		mode := c.orMode(0o755)
 		o, err = r.newChild(dir, name, c, making{kind: typeFolder, mode: mode, do: func() error {
-			return dir.place.mkdir(name, dir.v.hostMode(typeFolder, mode))
+			return dir.mkdir(name, dir.v.hostMode(typeFolder, mode))
 		}})
 	}
 	r.made(o, d, err)
@@ -234,12 +234,12 @@ func (r *request) symlink() {
 	switch {
 	case err != nil:
 	case len(target) == maxPathArg:
-		err = statusNameTooLong
+		err = errNameTooLong
 	case target == "" || strings.IndexByte(target, 0) >= 0:
-		err = statusInval
+		err = errInval
 	default:
 		o, err = r.newChild(dir, name, c, making{kind: typeSymlink, target: target, do: func() error {
-			return dir.place.symlink(target, name)
+			return dir.symlink(target, name)
 		}})
 	}
 	r.made(o, d, err)
@@ -268,13 +268,13 @@ func (r *request) mknod() {
 	switch {
 	case err != nil:
 	case kind == typeBlock || kind == typeChar:
-		err = statusPerm // they would be the host's
+		err = errPerm // they would be the host's
 	case kind != typeSocket && kind != typeFIFO:
-		err = statusBadType
+		err = errBadType
 	default:
 		mode := c.orMode(0o644)
 		o, err = r.newChild(dir, name, c, making{kind: kind, mode: mode, do: func() error {
-			return dir.place.mknod(name, kind, dir.v.hostMode(kind, mode))
+			return dir.mknod(name, kind, dir.v.hostMode(kind, mode))
 		}})
 	}
 	r.made(o, d, err)

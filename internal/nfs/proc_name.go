@@ -52,7 +52,7 @@ func (r *request) find(dir *object, raw []byte) (*object, error) {
 		return nil, err
 	}
 	if !r.call.cred.may(dir.attr(), mayExecute) {
-		return nil, statusAccess
+		return nil, errAccess
 	}
 	c, err := dir.child(name)
 	if err != nil {
@@ -89,13 +89,13 @@ func (r *request) unlinkIn(dir *object, name string, folder bool) error {
 	r.hold(c)
 	switch {
 	case folder && c.st.kind != typeFolder:
-		return statusNotDir
+		return errNotDir
 	case !folder && c.st.kind == typeFolder:
-		return statusIsDir
+		return errIsDir
 	case !r.call.cred.mayRemove(dir.attr(), c.attr()):
-		return statusPerm
+		return errPerm
 	}
-	if err := dir.unlocked(func() error { return dir.place.unlink(name, folder) }); err != nil {
+	if err := dir.unlocked(func() error { return dir.unlink(name, folder) }); err != nil {
 		return err
 	}
 	dir.v.nodes.forget(dir.node, name, c.st.id)
@@ -127,7 +127,7 @@ func (r *request) rename() {
 	case errTo != nil:
 		err = errTo
 	case fromDir.v != toDir.v:
-		err = statusXDev
+		err = errXDev
 	default:
 		err = r.renameIn(spotOf{fromDir, name}, spotOf{toDir, newName})
 	}
@@ -155,7 +155,7 @@ func (r *request) renameIn(from, to spotOf) error {
 	}
 	r.hold(src)
 	if !r.call.cred.mayRemove(from.dir.attr(), src.attr()) {
-		return statusPerm
+		return errPerm
 	}
 	var replaced *ident
 	dst, err := to.dir.child(to.name)
@@ -163,19 +163,19 @@ func (r *request) renameIn(from, to spotOf) error {
 	case err == nil:
 		r.hold(dst)
 		if !r.call.cred.mayRemove(to.dir.attr(), dst.attr()) {
-			return statusPerm
+			return errPerm
 		}
 		if src.st.id == dst.st.id {
 			return nil // two names of one file both stay
 		}
 		replaced = &dst.st.id
-	case statusOf(err) != statusNoEnt:
+	case statusOf(err) != errNoEnt:
 		return err
 	}
 	done := v.nodes.move()
 	err = from.dir.unlocked(func() error {
 		return to.dir.unlocked(func() error {
-			return src.unlocked(func() error { return from.dir.place.rename(from.name, to.dir.place, to.name) })
+			return src.unlocked(func() error { return from.dir.rename(from.name, to.dir.place, to.name) })
 		})
 	})
 	if err != nil {
@@ -202,11 +202,11 @@ func (r *request) link() {
 	case errDir != nil:
 		err = errDir
 	case o.v != dir.v:
-		err = statusXDev
+		err = errXDev
 	case o.st.kind == typeFolder:
-		err = statusIsDir
+		err = errIsDir
 	default:
-		err = dir.unlocked(func() error { return o.place.link(dir.place, name) })
+		err = dir.unlocked(func() error { return o.link(dir.place, name) })
 		if r.linkedBefore(dir, o, name, err) {
 			err = nil
 		}

@@ -36,59 +36,59 @@ const (
 // status is nfsstat3. As an error it is what a request ends with.
 type status uint32
 
+// statusOK is the status of what went well, and no error.
+const statusOK = 0
+
 // The statuses that are used.
 const (
-	statusOK          status = 0
-	statusPerm        status = 1
-	statusNoEnt       status = 2
-	statusIO          status = 5
-	statusAccess      status = 13
-	statusExist       status = 17
-	statusXDev        status = 18
-	statusNoDev       status = 19
-	statusNotDir      status = 20
-	statusIsDir       status = 21
-	statusInval       status = 22
-	statusFBig        status = 27
-	statusNoSpc       status = 28
-	statusROFS        status = 30
-	statusMLink       status = 31
-	statusNameTooLong status = 63
-	statusNotEmpty    status = 66
-	statusDQuot       status = 69
-	statusStale       status = 70
-	statusBadHandle   status = 10001
-	statusNotSync     status = 10002
-	statusBadCookie   status = 10003
-	statusNotSupp     status = 10004
-	statusTooSmall    status = 10005
-	statusFault       status = 10006
-	statusBadType     status = 10007
-	statusJukebox     status = 10008 // try again later
+	errPerm        status = 1
+	errNoEnt       status = 2
+	errIO          status = 5
+	errAccess      status = 13
+	errExist       status = 17
+	errXDev        status = 18
+	errNoDev       status = 19
+	errNotDir      status = 20
+	errIsDir       status = 21
+	errInval       status = 22
+	errFBig        status = 27
+	errNoSpc       status = 28
+	errROFS        status = 30
+	errMLink       status = 31
+	errNameTooLong status = 63
+	errNotEmpty    status = 66
+	errDQuot       status = 69
+	errStale       status = 70
+	errBadHandle   status = 10001
+	errNotSync     status = 10002
+	errNotSupp     status = 10004
+	errTooSmall    status = 10005
+	errBadType     status = 10007
+	errJukebox     status = 10008 // try again later
 )
 
 // Error implements error.
 func (s status) Error() string { return statusNames[s] }
 
 var statusNames = map[status]string{
-	statusOK: "OK", statusPerm: "not owner", statusNoEnt: "no such file", statusIO: "I/O error", statusAccess: "permission denied",
-	statusExist: "file exists", statusXDev: "cross-device link", statusNoDev: "no such device", statusNotDir: "not a folder",
-	statusIsDir: "is a folder", statusInval: "invalid argument", statusFBig: "file too large", statusNoSpc: "no space",
-	statusROFS: "read-only", statusMLink: "too many links", statusNameTooLong: "name too long", statusNotEmpty: "folder not empty",
-	statusDQuot: "over quota", statusStale: "stale handle", statusBadHandle: "bad handle", statusNotSync: "guard does not match",
-	statusBadCookie: "bad cookie", statusNotSupp: "not supported", statusTooSmall: "buffer too small", statusFault: "server fault",
-	statusBadType: "bad type", statusJukebox: "try again later",
+	statusOK: "OK", errPerm: "not owner", errNoEnt: "no such file", errIO: "I/O error", errAccess: "permission denied",
+	errExist: "file exists", errXDev: "cross-device link", errNoDev: "no such device", errNotDir: "not a folder",
+	errIsDir: "is a folder", errInval: "invalid argument", errFBig: "file too large", errNoSpc: "no space",
+	errROFS: "read-only", errMLink: "too many links", errNameTooLong: "name too long", errNotEmpty: "folder not empty",
+	errDQuot: "over quota", errStale: "stale handle", errBadHandle: "bad handle", errNotSync: "guard does not match",
+	errNotSupp: "not supported", errTooSmall: "buffer too small",
+	errBadType: "bad type", errJukebox: "try again later",
 }
 
 // errnos is the table from what the host says to what the guest is told. Anything
 // else is an I/O error.
 var errnos = map[unix.Errno]status{
-	unix.EPERM: statusPerm, unix.ENOENT: statusNoEnt, unix.EIO: statusIO, unix.ENXIO: statusIO, unix.EACCES: statusAccess,
-	unix.EEXIST: statusExist, unix.EXDEV: statusXDev, unix.ENODEV: statusNoDev, unix.ENOTDIR: statusNotDir,
-	unix.EISDIR: statusIsDir, unix.EINVAL: statusInval, unix.EFBIG: statusFBig, unix.ENOSPC: statusNoSpc, unix.EROFS: statusROFS,
-	unix.EMLINK: statusMLink, unix.ENAMETOOLONG: statusNameTooLong, unix.ENOTEMPTY: statusNotEmpty, unix.EDQUOT: statusDQuot,
-	unix.ESTALE: statusStale, unix.ENOTSUP: statusNotSupp, unix.ETXTBSY: statusAccess, unix.ELOOP: statusInval,
-	unix.EMFILE: statusJukebox, unix.ENFILE: statusJukebox, unix.ENOMEM: statusJukebox,
+	unix.EPERM: errPerm, unix.ENOENT: errNoEnt, unix.EIO: errIO, unix.ENXIO: errIO, unix.EACCES: errAccess,
+	unix.EEXIST: errExist, unix.EXDEV: errXDev, unix.ENODEV: errNoDev, unix.ENOTDIR: errNotDir,
+	unix.EISDIR: errIsDir, unix.EINVAL: errInval, unix.EFBIG: errFBig, unix.ENOSPC: errNoSpc, unix.EROFS: errROFS,
+	unix.EMLINK: errMLink, unix.ENAMETOOLONG: errNameTooLong, unix.ENOTEMPTY: errNotEmpty, unix.EDQUOT: errDQuot,
+	unix.ESTALE: errStale, unix.ENOTSUP: errNotSupp, unix.ETXTBSY: errAccess, unix.ELOOP: errInval,
+	unix.EMFILE: errJukebox, unix.ENFILE: errJukebox, unix.ENOMEM: errJukebox,
 }
 
 // statusOf says how a request ended.
@@ -104,7 +104,7 @@ func statusOf(err error) status {
 			return s
 		}
 	}
-	return statusIO
+	return errIO
 }
 
 // maxName is the longest name in a folder, in bytes.
@@ -115,13 +115,13 @@ func checkName(b []byte) (string, error) {
 	name := string(b)
 	switch {
 	case len(b) > maxName:
-		return "", statusNameTooLong
+		return "", errNameTooLong
 	case name == "" || name == "." || name == "..":
-		return "", statusInval
+		return "", errInval
 	}
 	for _, c := range b {
 		if c == '/' || c == 0 {
-			return "", statusInval
+			return "", errInval
 		}
 	}
 	return name, nil

@@ -57,7 +57,7 @@ func hasXattrs(kind fileType) bool { return kind == typeRegular || kind == typeF
 
 // recordOf returns what is recorded of o.
 func (v *volume) recordOf(o *object) record {
-	return v.readRecord(o.node, o.st, func(buf []byte) (int, error) { return o.place.getxattr(xattr, buf) })
+	return v.readRecord(o.node, o.st, func(buf []byte) (int, error) { return o.getxattr(xattr, buf) })
 }
 
 // readRecord returns what is recorded of a file. A change of a record changes the
@@ -108,19 +108,19 @@ func (v *volume) store(o *object, rec record) error {
 		v.memory.set(o.st.id, rec)
 		return nil
 	}
-	write := func() error { return o.place.setxattr(xattr, []byte(rec.String())) }
+	write := func() error { return o.setxattr(xattr, []byte(rec.String())) }
 	if rec == noRecord {
-		write = func() error { return o.place.removexattr(xattr) }
+		write = func() error { return o.removexattr(xattr) }
 	}
 	err := write()
 	if isErr(err, unix.EACCES) && v.mine(o.st) && o.st.mode&0o200 == 0 {
 		// Not writable even by its owner, which does not bind root in the guest. A
 		// moment of being so changes nothing for anybody else.
-		if err := o.place.chmod(o.st.mode | 0o200); err != nil {
+		if err := o.chmod(o.st.mode | 0o200); err != nil {
 			return err
 		}
 		err = write()
-		if again := o.place.chmod(o.st.mode); err == nil {
+		if again := o.chmod(o.st.mode); err == nil {
 			err = again
 		}
 	}
@@ -151,7 +151,7 @@ func (o *object) unlock() bool {
 	}
 	rec := o.v.recordOf(o)
 	mode := rec.guestMode(o.st.mode)
-	if o.place.chmod(o.st.mode|want) != nil || o.refresh() != nil {
+	if o.chmod(o.st.mode|want) != nil || o.refresh() != nil {
 		return false
 	}
 	return o.keep(rec.withMode(mode, o.st.mode)) == nil

@@ -144,7 +144,7 @@ func TestLinkAgain(t *testing.T) {
 	_ = os.Remove(filepath.Join(dir, "n"))
 	write(t, filepath.Join(dir, "n"), "another")
 	r = serve(t, o, Export{Name: "/", Dir: dir, ID: 7})
-	want(t, "link over another", c.repeat(r, e.b, xid), statusExist)
+	want(t, "link over another", c.repeat(r, e.b, xid), errExist)
 }
 
 func TestReplaysAreBounded(t *testing.T) {

@@ -28,7 +28,7 @@ type Options struct {
 	// is none.
 	Journal  string
 	MaxNodes int // inodes whose place is remembered, for each export; 1<<18
-	MaxFiles int // files that are kept open, for each export; 256
+	MaxFiles int // files that are kept open, for each export; 128
 }
 
 // Server serves exports to one guest. Its methods may be called together.
@@ -63,7 +63,7 @@ var ErrClosed = errors.New("nfs: server closed")
 func New(o Options, exports ...Export) (*Server, error) {
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	o.MaxNodes = cmp.Or(o.MaxNodes, 1<<18)
-	o.MaxFiles = cmp.Or(o.MaxFiles, 256)
+	o.MaxFiles = cmp.Or(o.MaxFiles, 128)
 	s := &Server{
 		o: o, byID: map[uint64]*volume{}, buffers: newBuffers(),
 		lns: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{},
@@ -198,11 +198,11 @@ func (s *Server) Close() error {
 const complainEvery = time.Second
 
 // complain logs what went wrong with a guest's request, now and then.
-func (s *Server) complain(msg string, attrs ...slog.Attr) {
+func (s *Server) complain(what string, attrs ...slog.Attr) {
 	now := time.Now().UnixNano()
 	last := s.said.Load()
 	if now-last < int64(complainEvery) || !s.said.CompareAndSwap(last, now) {
 		return
 	}
-	s.o.Log.LogAttrs(s.ctx, slog.LevelWarn, msg, attrs...)
+	s.o.Log.LogAttrs(s.ctx, slog.LevelWarn, "trouble with a guest's files", append([]slog.Attr{slog.String("what", what)}, attrs...)...)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -50,7 +51,7 @@ func TestPrograms(t *testing.T) {
 		if accept != q.accept {
 			t.Errorf("%s: accept %d, want %d", q.what, accept, q.accept)
 		}
-		if accept == acceptBadVersion && (d.u32() != 3 || d.u32() != 3) {
+		if low, high := d.u32(), d.u32(); accept == acceptBadVersion && (low != 3 || high != 3) {
 			t.Errorf("%s: the versions are not told", q.what)
 		}
 	}
@@ -146,7 +147,7 @@ func TestPieces(t *testing.T) {
 func TestParallel(t *testing.T) {
 	dir, r, c, root := folder(t)
 	for i := range 200 {
-		write(t, filepath.Join(dir, fmt.Sprint(i)), fmt.Sprint(i))
+		write(t, filepath.Join(dir, strconv.Itoa(i)), strconv.Itoa(i))
 	}
 	// One that waits for a walk holds up nothing.
 	f := r.s.volumes[0].finder
@@ -163,9 +164,9 @@ func TestParallel(t *testing.T) {
 	for i := 1; i < 200; i++ {
 		e := c.header(programNFS, version3, procLookup)
 		e.opaque(root)
-		e.text(fmt.Sprint(i))
+		e.text(strconv.Itoa(i))
 		c.send(e.b)
-		handles[c.xid] = fmt.Sprint(i)
+		handles[c.xid] = strconv.Itoa(i)
 	}
 	for range 199 {
 		b, err := c.receive()
@@ -181,7 +182,7 @@ func TestParallel(t *testing.T) {
 	if len(handles) > 0 {
 		t.Errorf("no answers to %v", handles)
 	}
-	if d, _ := c.reply(slow); status(d.u32()) != statusStale {
+	if d, _ := c.reply(slow); status(d.u32()) != errStale {
 		t.Error("the slow one")
 	}
 	var wg sync.WaitGroup

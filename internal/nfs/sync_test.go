@@ -2,8 +2,10 @@ package nfs
 
 import (
 	"errors"
-	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -67,9 +69,9 @@ func TestSyncing(t *testing.T) {
 		t.Errorf("%d syncs", n)
 	}
 	w.fail = errors.New("no disk")
-	want(t, "stable write without a disk", c.write(h, 0, fileSync, []byte("1")), statusIO)
+	want(t, "stable write without a disk", c.write(h, 0, fileSync, []byte("1")), errIO)
 	_, st = c.commit(h)
-	want(t, "commit without a disk", st, statusIO)
+	want(t, "commit without a disk", st, errIO)
 }
 
 // TestOrderIsKept: what is synced later waits for what was made earlier.
@@ -82,7 +84,7 @@ func TestOrderIsKept(t *testing.T) {
 	w := watch(r)
 	const n = 20
 	for i := range n {
-		h, _, _ := c.create(root, fmt.Sprint(i), createGuarded, mode(0o600))
+		h, _, _ := c.create(root, strconv.Itoa(i), createGuarded, mode(0o600))
 		must(t, "write", c.write(h, 0, fileSync, []byte("1")))
 	}
 	if w.count() != 0 {
@@ -125,7 +127,7 @@ func TestTooManyWait(t *testing.T) {
 	go func() {
 		defer close(made)
 		for i := range 2 * tooMany {
-			h, _, _ := c.create(root, fmt.Sprint(i), createGuarded, mode(0o600))
+			h, _, _ := c.create(root, strconv.Itoa(i), createGuarded, mode(0o600))
 			want(t, "write", c.write(h, 0, fileSync, []byte("1")), statusOK)
 			made <- i
 		}
@@ -159,7 +161,7 @@ func TestCloseSyncs(t *testing.T) {
 	_, r, c, root := folder(t)
 	h, _, _ := c.create(root, "file", createGuarded, mode(0o600))
 	must(t, "write", c.write(h, 0, unstable, []byte("1")))
-	f := r.s.volumes[0].files.get(r.s.volumes[0].identOf(t, h), true)
+	f := r.s.volumes[0].files.get(identOf(t, h), true)
 	if f == nil || !f.dirty {
 		t.Fatalf("%+v: the file is not known to be dirty", f)
 	}
@@ -169,5 +171,40 @@ func TestCloseSyncs(t *testing.T) {
 	r.close()
 	if synced != 1 {
 		t.Errorf("%d files were synced", synced)
+	}
+}
+
+// TestIdleFiles: what nobody uses is closed, what nobody could open again later.
+func TestIdleFiles(t *testing.T) {
+	dir, r, c, root := folder(t)
+	files := r.s.volumes[0].files
+	var open []string
+	for _, name := range []string{"idle", "orphan", "busy"} {
+		h, _, st := c.create(root, name, createGuarded, mode(0o600))
+		must(t, "create", st)
+		must(t, "write", c.write(h, 0, unstable, []byte(name)))
+		open = append(open, string(h))
+	}
+	if err := os.Remove(filepath.Join(dir, "orphan")); err != nil {
+		t.Fatal(err)
+	}
+	busy := files.get(identOf(t, []byte(open[2])), true)
+	for _, step := range []struct {
+		after time.Duration
+		left  int
+	}{{idleFor / 2, 3}, {2 * idleFor, 2}, {2 * orphanFor, 1}} {
+		files.sweep(time.Now().Add(step.after))
+		if n := len(files.open); n != step.left {
+			t.Errorf("%d files are open after %v, want %d", n, step.after, step.left)
+		}
+		if step.left == 2 {
+			if got := c.text([]byte(open[1])); got != "orphan" {
+				t.Errorf("the orphan: %s", got)
+			}
+		}
+	}
+	files.release(busy)
+	if got := c.text([]byte(open[0])); got != "idle" {
+		t.Errorf("opened again: %s", got)
 	}
 }

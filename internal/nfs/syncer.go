@@ -182,6 +182,8 @@ func (s *syncer) run() {
 		select {
 		case <-s.wake:
 			s.once()
+		case now := <-s.v.files.idle.C:
+			s.v.files.sweep(now)
 		case <-s.stop:
 			s.once()
 			return

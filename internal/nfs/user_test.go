@@ -52,7 +52,7 @@ func cutName(name string) (top, rest string, ok bool) {
 // folder of the ordinary user's.
 func ordinaryProgram(t *testing.T) (exe, dir string) {
 	t.Helper()
-	top, err := os.MkdirTemp("", "nfs-ordinary")
+	top, err := os.MkdirTemp("", "nfs-ordinary") //nolint:usetesting // nobody else gets into t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -99,7 +99,7 @@ func (e *external) kill() {
 // belongs to the ordinary user where this one is root.
 func program(t testing.TB, asOrdinary bool) (exe, dir string) {
 	t.Helper()
-	top, err := os.MkdirTemp("", "nfs-server")
+	top, err := os.MkdirTemp("", "nfs-server") //nolint:usetesting // nobody else gets into t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func (r *relay) drop() {
 }
 
 func (r *relay) carry(guest net.Conn) {
-	defer guest.Close()
+	defer func() { _ = guest.Close() }()
 	r.mu.Lock()
 	addr := r.addr
 	r.conns[guest] = struct{}{}
@@ -186,7 +186,7 @@ func (r *relay) carry(guest net.Conn) {
 	if err != nil {
 		return
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		_, _ = io.Copy(guest, server)

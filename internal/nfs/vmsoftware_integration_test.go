@@ -351,8 +351,12 @@ func (w *shared) mountAgain(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	for _, p := range []guestproto.MountPoint{
-		{Export: "/no/such", Target: "/x"}, {Export: "/", Target: "/"}, {Export: "/", Target: "x"}, {Export: "", Target: "/x"},
-		{Export: "/", Target: "/etc/hostname"}, {Export: "/", Target: "/x/../.."},
+		{Export: "/no/such", Target: "/x"},
+		{Export: "/", Target: "/"},
+		{Export: "/", Target: "x"},
+		{Export: "", Target: "/x"},
+		{Export: "/", Target: "/etc/hostname"},
+		{Export: "/", Target: "/x/../.."},
 	} {
 		if err := w.link.Mount(t.Context(), guestproto.Mount{Mounts: []guestproto.MountPoint{p}}); err == nil {
 			t.Errorf("mounted %+v", p)

@@ -2,7 +2,6 @@ package nfs
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -132,7 +131,7 @@ func (o *object) isRoot() bool { return o.node == o.v.nodes.root }
 
 // refresh reads what has become of o.
 func (o *object) refresh() error {
-	st, err := o.place.stat()
+	st, err := o.stat()
 	if err != nil {
 		return err
 	}
@@ -161,7 +160,7 @@ func (v *volume) open(ctx context.Context, id ident) (*object, error) {
 		}
 		// Twice: what was found can be gone again by now.
 		if looked++; looked > 2 {
-			return nil, statusStale
+			return nil, errStale
 		}
 		if err := v.finder.find(ctx, id); err != nil {
 			return nil, err
@@ -217,11 +216,11 @@ func (v *volume) unlinked(id ident) *object {
 func (o *object) child(name string) (*object, error) {
 	var p place
 	err := o.unlocked(func() (err error) {
-		p, err = o.place.below(name)
+		p, err = o.below(name)
 		return err
 	})
 	if isErr(err, unix.EXDEV) {
-		return nil, statusAccess // a mount: there, and closed
+		return nil, errAccess // a mount: there, and closed
 	}
 	if err != nil {
 		return nil, err
@@ -233,7 +232,7 @@ func (o *object) child(name string) (*object, error) {
 	}
 	if c.st.crossing {
 		p.close()
-		return nil, statusAccess
+		return nil, errAccess
 	}
 	c.node = o.v.nodes.add(o.node, name, c.st.id)
 	return c, nil
@@ -248,5 +247,3 @@ func (v *volume) warn() {
 		v.log.Warn("the file system takes no user attributes: owners and modes that a guest sets are forgotten when the daemon ends")
 	})
 }
-
-func (v *volume) String() string { return fmt.Sprintf("export %s", v.name) }

@@ -100,7 +100,7 @@ func (w *Workspace) exports(s *Store, spec Spec) ([]nfs.Export, error) {
 		if err != nil {
 			return nil, err
 		}
-		e := nfs.Export{Name: fmt.Sprintf("/mounts/%d", i), Dir: dir, ReadOnly: m.ReadOnly, ID: uint64(idFirstMount + i)} //nolint:gosec // small
+		e := nfs.Export{Name: fmt.Sprintf("/mounts/%d", i), Dir: dir, ReadOnly: m.ReadOnly, ID: uint64(idFirstMount + i)}
 		add(e, path.Clean(m.Target))
 	}
 	return exports, nil

@@ -41,7 +41,11 @@ func wantKind(t *testing.T, what string, err error, kind fault.Kind) {
 
 func TestCheck(t *testing.T) {
 	for _, good := range []Spec{
-		{}, {Workspace: "a"}, {Workspace: "My.work_space-2"}, {Workspace: "/srv/data"}, {Workspace: "/"},
+		{},
+		{Workspace: "a"},
+		{Workspace: "My.work_space-2"},
+		{Workspace: "/srv/data"},
+		{Workspace: "/"},
 		{Mounts: []Mount{{Source: "a", Target: "/data"}, {Source: "/b", Target: "/data/sub/", ReadOnly: true}}},
 		{Mounts: []Mount{{Source: "a", Target: "/procedures"}, {Source: "a", Target: "/workspace/sub"}}},
 	} {

@@ -109,7 +109,7 @@ func parseDiag(b []byte, seq uint32) (socks []socket, done bool, err error) {
 		case of != seq:
 		case kind == unix.NLMSG_ERROR && len(body) >= 4:
 			if code := int32(e.Uint32(body)); code != 0 { //nolint:gosec // a negative errno
-				return socks, true, unix.Errno(-code) //nolint:gosec // as the kernel means it
+				return socks, true, unix.Errno(-code) //nolint:gosec // as above
 			}
 			return socks, true, nil
 		case kind == unix.NLMSG_DONE:
