@@ -135,6 +135,53 @@ func TestEarlyAnswer(t *testing.T) {
 	wait(t, sent)
 }
 
+// refuser is a guest that takes nothing, and goes on with its answer after that.
+type refuser struct {
+	net.Conn
+
+	refused chan struct{}
+	cut     atomic.Bool
+	answer  io.Reader
+}
+
+func (r *refuser) Write([]byte) (int, error) {
+	close(r.refused)
+	return 0, syscall.ECONNRESET
+}
+
+func (r *refuser) Read(b []byte) (int, error) {
+	<-r.refused
+	time.Sleep(10 * time.Millisecond) // for what must not happen
+	if r.cut.Load() {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return r.answer.Read(b)
+}
+
+func (r *refuser) SetDeadline(time.Time) error {
+	r.cut.Store(true)
+	return nil
+}
+
+func (r *refuser) CloseWrite() error { return nil }
+func (r *refuser) Abort()            {}
+
+// TestRefusedUpload has the answer come after the guest has refused what is sent.
+func TestRefusedUpload(t *testing.T) {
+	guest := &refuser{refused: make(chan struct{}), answer: strings.NewReader("too much")}
+	c := visit(t, open(t, Doors{}, func(context.Context) (instance.GuestConn, error) { return guest, nil }))
+	_, err := io.WriteString(c, "much")
+	must(t, err)
+	if got, err := io.ReadAll(c); err != nil || string(got) != "too much" {
+		t.Errorf("%q, %v", got, err)
+	}
+	for range 3 {
+		if _, err := io.WriteString(c, "more"); err != nil { // a reset could overtake the answer
+			t.Errorf("a client that goes on is broken off: %v", err)
+		}
+	}
+}
+
 // sleeper is a guest that wakes when it is told to.
 type sleeper struct {
 	addr   string
@@ -211,6 +258,7 @@ func TestClientLeavesWhileWaking(t *testing.T) {
 			c := visit(t, open(t, Doors{}, s.connect))
 			must(t, before(c))
 			ctx := wait(t, s.called)
+			time.Sleep(10 * time.Millisecond) // for what must not happen
 			if err := context.Cause(ctx); err != nil {
 				t.Fatalf("given up on a client that is there: %v", err)
 			}
@@ -280,6 +328,11 @@ func TestWakeFails(t *testing.T) {
 			must(t, err)
 			close(fail)
 			got, err := io.ReadAll(client)
+			for range 3 {
+				if _, err := io.WriteString(client, "more"); err != nil && c.want != nil {
+					t.Errorf("a client that goes on is broken off: %v", err)
+				}
+			}
 			if c.want == nil {
 				if !errors.Is(err, syscall.ECONNRESET) || len(got) != 0 {
 					t.Errorf("%q, %v, want a reset", got, err)

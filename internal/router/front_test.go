@@ -17,6 +17,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/xfeldman/aegisvm/api"
@@ -266,6 +267,27 @@ func TestEvents(t *testing.T) {
 				t.Errorf("released %d times", n)
 			}
 		})
+	}
+}
+
+// TestSlowAnswer has a guest say how long its answer is, and take its time.
+func TestSlowAnswer(t *testing.T) {
+	more := make(chan bool)
+	f := serving(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "3")
+		for range 3 {
+			_, _ = io.WriteString(w, "x")
+			_ = http.NewResponseController(w).Flush()
+			<-more
+		}
+	})
+	res, err := f.http.Get("http://web.localhost/")
+	must(t, err)
+	defer res.Body.Close() //nolint:errcheck // a test's
+	for range 3 {
+		_, err := io.ReadFull(res.Body, make([]byte, 1))
+		must(t, err)
+		more <- true
 	}
 }
 
@@ -596,4 +618,30 @@ func TestFrontCloses(t *testing.T) {
 	if _, err := net.Dial("tcp", f.addr); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("it is still there: %v", err)
 	}
+}
+
+// TestFrontPatience waits for what does not come.
+func TestFrontPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stubInstances{hang: true}
+		v := s.add("web", http80(80))
+		f := NewFront(s, nil)
+		began := time.Now()
+		if _, err := f.awake(t.Context(), *v); fault.KindOf(err) != fault.Timeout || time.Since(began) != DefaultWake {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		began = time.Now()
+		ctx := context.WithValue(t.Context(), passageKey{}, &passage{awake: deaf{}, port: 80})
+		if _, err := dial(ctx, "", ""); fault.KindOf(ofGuest(err)) != fault.Timeout || time.Since(began) != DefaultWake {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
+}
+
+// deaf is a guest that does not answer.
+type deaf struct{ Awake }
+
+func (deaf) Dial(ctx context.Context, _ uint16) (instance.GuestConn, error) {
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
 }

@@ -83,6 +83,7 @@ func (a *stubAwake) Dial(ctx context.Context, port uint16) (instance.GuestConn, 
 
 func (a *stubAwake) Release() {
 	a.freed.Store(true)
+	time.Sleep(time.Millisecond) // for whoever does not wait
 	a.of.held.Add(-1)
 	a.of.released.Add(1)
 }
@@ -121,7 +122,7 @@ func (f *front) client(http2 bool) *http.Client {
 	p := new(http.Protocols)
 	p.SetHTTP1(!http2)
 	p.SetUnencryptedHTTP2(http2)
-	return &http.Client{Transport: &http.Transport{
+	return &http.Client{Timeout: limit, Transport: &http.Transport{
 		Protocols: p, DisableCompression: true, MaxIdleConnsPerHost: 64,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
