@@ -52,7 +52,7 @@ integration: test-home ## tests in real VMs
 
 .PHONY: lint
 lint: ## lint, and vet for every platform
-	$(LINT) run --build-tags integration ./...
+	$(LINT) run --allow-parallel-runners --build-tags integration ./...
 	for target in linux/amd64 linux/arm64 darwin/arm64; do \
 		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) vet ./...; \
 	done

@@ -1,0 +1,289 @@
+//go:build integration
+
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/client"
+)
+
+// teller is a server that counts for itself, and answers with what it has in memory and
+// the time.
+const teller = `
+import http.server, itertools, threading, time
+count = 0
+def tick():
+    global count
+    for count in itertools.count(): time.sleep(.05)
+threading.Thread(target=tick, daemon=True).start()
+born = str(time.monotonic_ns())
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = f'{born} {count} {time.time()}'.encode()
+        self.send_response(200); self.send_header('Content-Length', str(len(body))); self.end_headers(); self.wfile.write(body)
+    def log_message(self, *a): pass
+http.server.ThreadingHTTPServer(('', 80), H).serve_forever()
+`
+
+// told is one answer of a teller.
+type told struct {
+	born  string // tells one run of the program from another
+	count int
+	late  time.Duration // of its clock, behind this one
+}
+
+func (h *host) ask(url string) told {
+	h.t.Helper()
+	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	begin := time.Now()
+	resp, err := client.Get(url)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		h.t.Fatalf("%s: %s, %q, %v", url, resp.Status, body, err)
+	}
+	end := time.Now()
+	fields := strings.Fields(string(body))
+	count, err1 := strconv.Atoi(fields[1])
+	seconds, err2 := strconv.ParseFloat(fields[2], 64)
+	if err1 != nil || err2 != nil {
+		h.t.Fatalf("%q", body)
+	}
+	// It read its clock at some moment in between.
+	at := time.Unix(0, int64(seconds*1e9))
+	late := time.Duration(0)
+	switch {
+	case at.Before(begin):
+		late = begin.Sub(at)
+	case at.After(end):
+		late = end.Sub(at)
+	}
+	return told{fields[0], count, late}
+}
+
+// teller makes an instance that runs a teller, and returns the URL of its port.
+func (h *host) teller(name string) string {
+	h.t.Helper()
+	never := int64(0)
+	made, _, err := h.client().Launch(h.t.Context(), api.CreateRequest{
+		Handle: name, Command: []string{"python3", "-uc", teller}, PauseAfterS: &never, Expose: []api.ExposeRequest{{Port: 80}},
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return made.Endpoints[0].URL()
+}
+
+// TestHibernate: a program with a counter in its memory, an open file and a command
+// under way is saved again and again, and never notices.
+func TestHibernate(t *testing.T) {
+	h := newHost(t)
+	cycles := 5
+	if os.Getenv("AEGIS_STRESS") == "1" {
+		cycles = 100
+	}
+	url := h.teller("web")
+	first := h.ask(url)
+	x, err := h.client().Exec(t.Context(), "web", api.ExecRequest{Command: []string{"sh", "-c", "exec 3>/root/file; while read line; do echo got $line; echo $line >&3; done"}, Stdin: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdin, tell := io.Pipe()
+	out, hear := io.Pipe()
+	defer hear.Close()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := x.Stream(context.WithoutCancel(t.Context()), client.Streams{Stdin: stdin, Stdout: hear, Stderr: io.Discard})
+		ended <- err
+	}()
+	lines := readLines(out)
+	last := first.count
+	for i := range cycles {
+		if _, err := fmt.Fprintln(tell, i); err != nil {
+			t.Fatal(err)
+		}
+		h.ok("instance", "stop", "--hibernate", "web")
+		if vmms := h.machines(); len(vmms) != 0 {
+			t.Fatalf("VMMs while it sleeps: %v", vmms)
+		}
+		if info := h.info("web"); !info.Hibernated || info.State != api.StateStopped {
+			t.Fatalf("it is %s, hibernated %v", info.State, info.Hibernated)
+		}
+		got := h.ask(url)
+		if got.born != first.born || got.count < last {
+			t.Fatalf("cycle %d: %+v after %+v, count %d", i, got, first, last)
+		}
+		if got.late.Abs() > 100*time.Millisecond {
+			t.Errorf("cycle %d: the clock is late by %v", i, got.late)
+		}
+		last = got.count
+		select {
+		case line := <-lines:
+			if line != fmt.Sprintf("got %d", i) {
+				t.Fatalf("the command under way says %q", line)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("the command under way is silent")
+		}
+	}
+	if got := h.ok("exec", "web", "--", "cat", "/root/file"); strings.Count(got, "\n") != cycles {
+		t.Errorf("the open file has %q", got)
+	}
+
+	_ = tell.Close()
+	if err := <-ended; err != nil {
+		t.Errorf("the command under way ended with %v", err)
+	}
+
+	// A daemon that ends with its instances asleep, and the next one.
+	h.ok("down")
+	h.up()
+	if got := h.ask(url); got.born != first.born || got.count < last {
+		t.Errorf("after down and up: %+v", got)
+	}
+	// What is stopped has forgotten.
+	h.ok("instance", "stop", "web")
+	if got := h.ask(url); got.born == first.born {
+		t.Error("a program that was stopped is still the same")
+	}
+	h.ok("instance", "delete", "web")
+}
+
+// readLines passes on lines.
+func readLines(r io.Reader) <-chan string {
+	lines := make(chan string, 1024)
+	go func() { // ends with r
+		defer close(lines)
+		for in := bufio.NewScanner(r); in.Scan(); {
+			lines <- in.Text()
+		}
+	}()
+	return lines
+}
+
+// TestSavedMemoryDamaged: a wake that cannot be is a start, and says so.
+func TestSavedMemoryDamaged(t *testing.T) {
+	h := newHost(t)
+	url := h.teller("web")
+	first := h.ask(url)
+	h.ok("instance", "stop", "--hibernate", "web")
+	states, err := filepath.Glob(filepath.Join(h.home, "data/instances/*/saved/state"))
+	if err != nil || len(states) != 1 {
+		t.Fatalf("%v, %v", states, err)
+	}
+	data, err := os.ReadFile(states[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 0xff
+	if err := os.WriteFile(states[0], data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.ask(url); got.born == first.born {
+		t.Error("damaged memory woke")
+	}
+	if logs := h.ok("logs", "web"); !strings.Contains(logs, "the saved memory cannot be used, the program starts anew") {
+		t.Errorf("the log does not say so:\n%s", logs)
+	}
+	h.ok("instance", "delete", "web")
+}
+
+// TestClones: clones of one template have nothing in common that would tell them apart
+// from machines of their own, and the template stays as it is.
+func TestClones(t *testing.T) {
+	h := newHost(t)
+	clones := 4
+	if os.Getenv("AEGIS_STRESS") == "1" {
+		clones = 64
+	}
+	script := "cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id /etc/machine-id; head -c 16 /dev/urandom | od -An -tx1; python3 -c 'import uuid; print(uuid.uuid4())'; hostname"
+	seen := map[string]bool{}
+	for range clones {
+		for _, line := range strings.Split(strings.TrimSpace(h.ok("run", "--", "sh", "-c", script)), "\n") {
+			if seen[line] {
+				t.Errorf("%q comes twice", line)
+			}
+			seen[line] = true
+		}
+	}
+	if want := 6 * clones; len(seen) != want {
+		t.Errorf("%d values, want %d", len(seen), want)
+	}
+	if made := strings.Count(h.log(), "msg=template"); made != 1 {
+		t.Errorf("%d templates were made", made)
+	}
+}
+
+// TestPorts: the first connection after a start, a pause, a stop, a hibernation and a
+// new daemon is answered, and so are many at once, with one start.
+func TestPorts(t *testing.T) {
+	h := newHost(t)
+	url := h.teller("web")
+	for _, sleep := range [][]string{nil, {"instance", "pause", "web"}, {"instance", "stop", "web"}, {"instance", "stop", "--hibernate", "web"}} {
+		if sleep != nil {
+			h.ok(sleep...)
+		}
+		h.ask(url)
+	}
+	h.signal(9)
+	h.up()
+	h.ask(url)
+	h.ok("instance", "stop", "web")
+	var wg sync.WaitGroup
+	born := make([]string, 50)
+	for i := range born {
+		wg.Go(func() { born[i] = h.ask(url).born })
+	}
+	wg.Wait()
+	if slices.Sort(born); born[0] != born[len(born)-1] {
+		t.Errorf("50 clients met different runs: %v", slices.Compact(born))
+	}
+	port := strings.TrimPrefix(url, "http://")
+	h.ok("instance", "disable", "web")
+	if conn, err := net.DialTimeout("tcp", port, time.Second); err == nil {
+		_ = conn.Close()
+		t.Error("the port of a disabled instance is open")
+	}
+	h.ok("instance", "delete", "web")
+}
+
+// TestEgress: what a guest may not reach is refused at once, and the log says how to
+// allow it.
+func TestEgress(t *testing.T) {
+	h := newHost(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	h.create("box", []string{"sleep", "100000"})
+	_, port, _ := net.SplitHostPort(ln.Addr().String()) // of a listener
+	for _, addr := range []string{"192.168.127.1", "169.254.169.254", "10.0.0.1", "192.168.0.1", "100.64.0.1", "198.18.0.1", "224.0.0.1"} {
+		script := fmt.Sprintf("import socket, time\nt = time.time()\ntry: socket.create_connection((%q, %s), 20); print('connected')\nexcept OSError as e: print('refused' if time.time() - t < 5 else 'late')", addr, port)
+		if got := h.ok("exec", "box", "--", "python3", "-c", script); got != "refused\n" {
+			t.Errorf("%s: %s", addr, got)
+		}
+	}
+	if logs := h.ok("logs", "box"); !strings.Contains(logs, "egress denied") || !strings.Contains(logs, "--allow-host") {
+		t.Errorf("the log does not say so:\n%s", logs)
+	}
+	h.ok("instance", "delete", "box")
+}
