@@ -9,14 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"testing/synctest"
-	"time"
-
-	"github.com/xfeldman/aegisvm/api"
-	"github.com/xfeldman/aegisvm/internal/fault"
-	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
 // TestEvents reads each event before the next is sent.
