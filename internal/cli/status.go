@@ -10,6 +10,7 @@ import (
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/client"
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/presence"
 )
 
 type statusOptions struct {
@@ -58,7 +59,14 @@ func (a *app) status(ctx context.Context) (api.Status, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout,
 		fault.New(fault.Timeout, "aegisd does not answer").WithHint("look at %s; restart it: aegis down, then aegis up", a.home.Log()))
 	defer cancel()
-	return a.client().Status(ctx)
+	s, err := a.client().Status(ctx)
+	if errors.Is(err, client.ErrEnded) {
+		// One that was killed gives its lock back before its socket.
+		if pid, lockErr := presence.Holder(a.home.Lock()); lockErr == nil && pid == 0 {
+			return s, &client.Error{Kind: fault.Unavailable, Err: client.ErrNotRunning, Hint: "start it: aegis up"}
+		}
+	}
+	return s, err
 }
 
 // statusText is what `up` and `status` tell of a daemon that runs.
