@@ -15,8 +15,12 @@ import (
 
 const (
 	readSize  = 64 << 10  // of the reader's buffer: many small frames in one call
-	writeSize = 256 << 10 // the writer gathers up to this much for one call
+	writeSize = 128 << 10 // the writer gathers up to this much for one call
 )
+
+// writeBuffers is what writers gather in. Most guests are sent nothing most of the
+// time.
+var writeBuffers = sync.Pool{New: func() any { return new([writeSize]byte) }}
 
 // attachment is one connection to a guest's network card. It ends when the
 // connection does, and is not used again; frames that wait in it go with it.
@@ -84,32 +88,41 @@ func (a *attachment) take(spent []*stack.PacketBuffer) []*stack.PacketBuffer {
 // put the connection out of step. Ending the attachment ends the wait.
 func (a *attachment) write() {
 	defer a.end()
-	buf := make([]byte, 0, writeSize)
 	for batch := a.take(nil); batch != nil; batch = a.take(batch) {
-		for _, pkt := range batch {
-			if len(buf)+lengthSize+pkt.Size() > cap(buf) {
-				if _, err := a.conn.Write(buf); err != nil {
-					return
-				}
-				buf = buf[:0]
-			}
-			buf = binary.BigEndian.AppendUint32(buf, uint32(pkt.Size())) //nolint:gosec // a frame
-			views, offset := pkt.AsViewList()
-			for v := views.Front(); v != nil; v = v.Next() {
-				b := v.AsSlice()
-				if offset >= len(b) {
-					offset -= len(b)
-					continue
-				}
-				buf = append(buf, b[offset:]...)
-				offset = 0
-			}
-		}
-		if _, err := a.conn.Write(buf); err != nil {
+		if a.writeBatch(batch) != nil {
 			return
 		}
-		buf = buf[:0]
 	}
+}
+
+func (a *attachment) writeBatch(batch []*stack.PacketBuffer) error {
+	room := writeBuffers.Get().(*[writeSize]byte) //nolint:forcetypeassert // the pool has no others
+	defer writeBuffers.Put(room)
+	buf := room[:0]
+	for _, pkt := range batch {
+		if len(buf)+lengthSize+pkt.Size() > cap(buf) {
+			if _, err := a.conn.Write(buf); err != nil {
+				return err
+			}
+			buf = buf[:0]
+		}
+		buf = appendFrame(buf, pkt)
+	}
+	_, err := a.conn.Write(buf)
+	return err
+}
+
+// appendFrame appends the frame in pkt, with its length before it.
+func appendFrame(buf []byte, pkt *stack.PacketBuffer) []byte {
+	buf = binary.BigEndian.AppendUint32(buf, uint32(pkt.Size())) //nolint:gosec // a frame
+	views, offset := pkt.AsViewList()
+	for v := views.Front(); v != nil; v = v.Next() {
+		b := v.AsSlice()
+		skip := min(offset, len(b))
+		buf = append(buf, b[skip:]...)
+		offset -= skip
+	}
+	return buf
 }
 
 // end closes the connection and drops what waits. It is idempotent.
@@ -147,6 +160,7 @@ func (n *Network) Attach(conn net.Conn) (ended <-chan struct{}) {
 	a.wg.Go(a.write)
 	a.wg.Go(func() {
 		defer a.end()
+		defer n.nic.unplug(a) // so that Dial waits for the next
 		n.read(a)
 	})
 	return a.over
@@ -154,16 +168,15 @@ func (n *Network) Attach(conn net.Conn) (ended <-chan struct{}) {
 
 // Detach ends the connection that Attach took, and waits for what served it.
 // Connections of the guest stay; they go on with the next Attach.
-func (n *Network) Detach() error {
+func (n *Network) Detach() {
 	n.attaching.Lock()
 	defer n.attaching.Unlock()
 	n.detach()
-	return nil
 }
 
 func (n *Network) detach() {
 	if n.serving != nil {
-		n.nic.unplug()
+		n.nic.unplug(n.serving)
 		n.serving.end()
 		n.serving.wg.Wait()
 		n.serving = nil

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -19,6 +22,10 @@ type conn struct {
 	*gonet.TCPConn
 
 	ep      tcpip.Endpoint
+	wq      *waiter.Queue
+	linger  time.Duration
+	local   net.Addr
+	remote  net.Addr
 	left    chan struct{} // closed when the endpoint needs the guest no more
 	closing sync.Once
 	killing sync.Once
@@ -26,8 +33,14 @@ type conn struct {
 
 // newConn wraps an endpoint that is connected. left is called, once and without
 // waiting for anything, when the connection needs the guest no more.
-func newConn(wq *waiter.Queue, ep tcpip.Endpoint, left func()) *conn {
-	c := &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, left: make(chan struct{})}
+func (n *Network) newConn(wq *waiter.Queue, ep tcpip.Endpoint, left func()) *conn {
+	c := &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, wq: wq, linger: n.limits.Linger, left: make(chan struct{})}
+	if info, ok := ep.Info().(*stack.TransportEndpointInfo); ok {
+		c.local, c.remote = tcpAddr(info.ID.LocalAddress, info.ID.LocalPort), tcpAddr(info.ID.RemoteAddress, info.ID.RemotePort)
+	}
+	size := n.bufferSize()
+	ep.SocketOptions().SetSendBufferSize(size, true)
+	ep.SocketOptions().SetReceiveBufferSize(size, true)
 	leave := sync.OnceFunc(func() {
 		close(c.left)
 		left()
@@ -41,10 +54,30 @@ func newConn(wq *waiter.Queue, ep tcpip.Endpoint, left func()) *conn {
 	return c
 }
 
+func tcpAddr(a tcpip.Address, port uint16) net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4(a.As4()), port))
+}
+
+// LocalAddr implements net.Conn. It is known after the end too.
+func (c *conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr implements net.Conn. It is known after the end too.
+func (c *conn) RemoteAddr() net.Addr { return c.remote }
+
 // Read implements net.Conn.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.TCPConn.Read(b)
 	return n, asErrno(err)
+}
+
+// await returns when Read would not wait.
+func (c *conn) await() {
+	entry, readable := waiter.NewChannelEntry(waiter.ReadableEvents)
+	c.wq.EventRegister(&entry)
+	defer c.wq.EventUnregister(&entry)
+	if c.ep.Readiness(waiter.ReadableEvents)&waiter.ReadableEvents == 0 {
+		<-readable
+	}
 }
 
 // Write implements net.Conn.
@@ -58,7 +91,7 @@ func (c *conn) Write(b []byte) (int, error) {
 func (c *conn) Close() error {
 	c.closing.Do(func() {
 		// A guest that never acknowledges the end must not keep the connection for ever.
-		limit := tcpip.TCPUserTimeoutOption(lingering)
+		limit := tcpip.TCPUserTimeoutOption(c.linger)
 		_ = c.ep.SetSockOpt(&limit) // TCP has it
 		c.ep.Close()
 	})
@@ -119,11 +152,7 @@ func asErrno(err error) error {
 
 // opError is an error of an operation between the gateway and the guest.
 func opError(op string, err tcpip.Error) error {
-	var cause error = errors.New(err.String())
-	if errno, ok := errnos[err.String()]; ok {
-		cause = errno
-	}
-	return &net.OpError{Op: op, Net: "tcp", Err: cause}
+	return asErrno(&net.OpError{Op: op, Net: "tcp", Err: errors.New(err.String())})
 }
 
 // abort ends a connection to the outside, with RST where it can.

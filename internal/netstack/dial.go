@@ -43,7 +43,7 @@ func (n *Network) connect(ctx context.Context, f *flow, port uint16) (*conn, err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	case <-f.ctx.Done():
-		return nil, context.Cause(f.ctx)
+		return nil, f.cause()
 	}
 	wq := new(waiter.Queue)
 	ep, err := n.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, wq)
@@ -63,12 +63,12 @@ func (n *Network) connect(ctx context.Context, f *flow, port uint16) (*conn, err
 			return nil, context.Cause(ctx)
 		case <-f.ctx.Done():
 			ep.Close()
-			return nil, context.Cause(f.ctx)
+			return nil, f.cause()
 		}
 	}
 	if err != nil {
 		ep.Close()
 		return nil, opError("dial", err)
 	}
-	return newConn(wq, ep, func() { n.flows.done(f) }), nil
+	return n.newConn(wq, ep, func() { n.flows.done(f) }), nil
 }

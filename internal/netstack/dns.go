@@ -24,7 +24,7 @@ const (
 	dnsConns   = 16               // over TCP at once
 	dnsIdle    = 10 * time.Second // of a TCP connection between questions
 	dnsTimeout = 15 * time.Second // of one question, all servers together
-	dnsMaxUDP  = 4096             // of an answer, whatever the guest says it takes
+	dnsMaxUDP  = 4096             // of a message, whatever the guest says it takes
 )
 
 // dnsServer is the gateway's port 53.
@@ -36,7 +36,7 @@ type dnsServer struct {
 	tcp     net.Listener
 }
 
-// serveDNS opens port 53 and answers on it until the network ends.
+// serveDNS opens port 53 and answers on it until close.
 func (n *Network) serveDNS() error {
 	s := &dnsServer{
 		n: n, rate: rate.NewLimiter(rate.Limit(n.limits.DNSRate), 2*n.limits.DNSRate),
@@ -50,20 +50,23 @@ func (n *Network) serveDNS() error {
 		_ = s.udp.Close()
 		return err
 	}
-	context.AfterFunc(n.ctx, func() {
-		_ = s.udp.SetReadDeadline(time.Unix(1, 0)) // Close would not wake the reader
-		_ = s.tcp.Close()
-	})
+	n.names = s
 	n.wg.Go(s.datagrams)
 	n.wg.Go(s.connections)
 	return nil
+}
+
+// close ends the server after the network's context.
+func (s *dnsServer) close() {
+	_ = s.udp.SetReadDeadline(time.Unix(1, 0)) // Close would not wake the reader
+	_ = s.tcp.Close()                          // never fails
 }
 
 // datagrams answers questions over UDP. Those that are too many are dropped, as the
 // network would.
 func (s *dnsServer) datagrams() {
 	defer func() { _ = s.udp.Close() }()
-	buf := make([]byte, maxDatagram)
+	buf := make([]byte, dnsMaxUDP)
 	for {
 		size, from, err := s.udp.ReadFrom(buf)
 		if s.n.ctx.Err() != nil {
@@ -229,7 +232,7 @@ func (s *dnsServer) resolve(reply *dnsmessage.Message, q dnsmessage.Question) {
 		// Names of addresses that the guest may not reach are none of its business, and
 		// asking for them is no sign of anything.
 		addr, ok := reverse(name)
-		if !ok || p.Mode == None || !s.n.public(addr) {
+		if !ok || p.Mode == None || !s.n.nameable(p, addr) {
 			reply.RCode = dnsmessage.RCodeNameError
 			return
 		}

@@ -169,6 +169,15 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s: %+v", private, m)
 		}
 	}
+	z.zone["1.0.0.10.in-addr.arpa PTR"] = []dnsmessage.Resource{record("1.0.0.10.in-addr.arpa", 60, &dnsmessage.PTRResource{PTR: toName("printer.lan")})}
+	for mode, want := range map[Mode]int{None: 0, Public: 0, All: 1} {
+		if err := r.SetPolicy(Policy{Mode: mode}); err != nil {
+			t.Fatal(err)
+		}
+		if m := r.ask(t, "1.0.0.10.in-addr.arpa", dnsmessage.TypePTR); len(m.Answers) != want {
+			t.Errorf("%s: %+v", mode, m)
+		}
+	}
 	for _, typ := range unanswered {
 		if m := r.ask(t, "example.com", typ); m.RCode != dnsmessage.RCodeNotImplemented {
 			t.Errorf("%s: %+v", typ, m)
@@ -198,7 +207,7 @@ func TestLongAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	for range 3 {
 		if err := writeMessage(c, query("many.example", dnsmessage.TypeA)); err != nil {
 			t.Fatal(err)
@@ -357,7 +366,7 @@ func TestQuestionFlood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	for range 2000 {
 		_, _ = c.Write(query("example.com", dnsmessage.TypeA))
 	}
@@ -377,7 +386,7 @@ func TestQuestionFlood(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			conns++

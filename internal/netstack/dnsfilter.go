@@ -86,8 +86,9 @@ func (n *Network) answerable(p Policy, name string, addr netip.Addr) bool {
 	return false
 }
 
-// public reports whether addr is on the public internet.
-func (n *Network) public(addr netip.Addr) bool {
+// nameable reports whether the guest may know the names of addr.
+func (n *Network) nameable(p Policy, addr netip.Addr) bool {
 	host, err := n.host.has(addr)
-	return err == nil && !host && gradeOf(addr).grade == global
+	g := gradeOf(addr).grade
+	return err == nil && (g == global && !host || p.Mode == All && g <= local)
 }

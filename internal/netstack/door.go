@@ -23,7 +23,7 @@ func (n *Network) admit(frame *buffer.View) {
 		if ip, ok := guestPacket(payload); !ok {
 			n.traffic.dropped.Add(1)
 		} else if n.forStack(ip) {
-			n.nic.learn(eth.SourceAddress())
+			n.nic.learn(eth[header.EthernetAddressSize:][:header.EthernetAddressSize])
 			n.traffic.received(ip)
 			n.nic.deliver(frame)
 			return
@@ -57,7 +57,7 @@ func (n *Network) forStack(ip header.IPv4) bool {
 		return true
 	default:
 		n.deny(Denial{Protocol: protocolName(ip.Protocol()), Addr: addr, Reason: "only TCP and UDP leave the network"})
-		n.prohibited(ip)
+		n.unreachable(ip, header.ICMPv4AdminProhibited)
 		return false
 	}
 }
@@ -75,46 +75,56 @@ func protocolName(p uint8) string {
 	}
 }
 
-// arp answers the question for the gateway, and no other.
+// arp answers questions for the gateway, and for every other address of the network:
+// there is nobody, and what is refused by the gateway is refused at once. The guest's
+// own address is not answered for, or it would take that for a conflict.
 func (n *Network) arp(eth header.Ethernet, b []byte) {
 	q := header.ARP(b)
-	if !q.IsValid() || q.Op() != header.ARPRequest ||
-		tcpip.AddrFrom4Slice(q.ProtocolAddressTarget()) != gatewayAddr ||
-		tcpip.AddrFrom4Slice(q.ProtocolAddressSender()) != guestAddr {
+	if !q.IsValid() || q.Op() != header.ARPRequest {
 		return
 	}
-	n.nic.learn(eth.SourceAddress())
+	sender, target := q.ProtocolAddressSender(), q.ProtocolAddressTarget()
+	if tcpip.AddrFrom4Slice(sender) != guestAddr || tcpip.AddrFrom4Slice(target) == guestAddr ||
+		!subnet.Contains(netip.AddrFrom4([4]byte(target))) {
+		return
+	}
+	n.nic.learn(eth[header.EthernetAddressSize:][:header.EthernetAddressSize])
 	frame := ethernet(eth.SourceAddress(), header.ARPProtocolNumber, header.ARPSize)
 	a := header.ARP(frame[header.EthernetMinimumSize:])
 	a.SetIPv4OverEthernet()
 	a.SetOp(header.ARPReply)
 	copy(a.HardwareAddressSender(), gatewayMAC)
-	copy(a.ProtocolAddressSender(), gatewayAddr.AsSlice())
+	copy(a.ProtocolAddressSender(), target)
 	copy(a.HardwareAddressTarget(), q.HardwareAddressSender())
 	copy(a.ProtocolAddressTarget(), guestAddr.AsSlice())
 	n.nic.send(frame)
 }
 
-// prohibited answers ip with ICMP "communication administratively prohibited". It
-// answers no ICMP but echo requests, so that nothing goes round (RFC 1122, 3.2.2).
-func (n *Network) prohibited(ip header.IPv4) {
+// unreachable answers the packet ip, of which the header and 8 bytes are enough, with
+// ICMP "destination unreachable" of some code. It answers no ICMP but echo requests, so
+// that nothing goes round (RFC 1122, 3.2.2).
+func (n *Network) unreachable(ip header.IPv4, code header.ICMPv4Code) {
 	quoted := ip.HeaderLength() + 8
 	payload := ip[ip.HeaderLength():]
 	if ip.FragmentOffset() != 0 || len(payload) < 8 ||
 		ip.TransportProtocol() == header.ICMPv4ProtocolNumber && header.ICMPv4(payload).Type() != header.ICMPv4Echo {
 		return
 	}
+	from := gatewayAddr
+	if code == header.ICMPv4PortUnreachable {
+		from = ip.DestinationAddress() // only the host itself knows its ports
+	}
 	size := header.IPv4MinimumSize + header.ICMPv4MinimumSize + int(quoted)
 	frame := ethernet(*n.nic.guest.Load(), header.IPv4ProtocolNumber, size)
 	out := header.IPv4(frame[header.EthernetMinimumSize:])
 	out.Encode(&header.IPv4Fields{
 		TotalLength: uint16(size), TTL: 64, Protocol: uint8(header.ICMPv4ProtocolNumber), //nolint:gosec // under 100
-		SrcAddr: gatewayAddr, DstAddr: guestAddr,
+		SrcAddr: from, DstAddr: guestAddr,
 	})
 	out.SetChecksum(^out.CalculateChecksum())
 	icmp := header.ICMPv4(out[header.IPv4MinimumSize:])
 	icmp.SetType(header.ICMPv4DstUnreachable)
-	icmp.SetCode(header.ICMPv4AdminProhibited)
+	icmp.SetCode(code)
 	copy(icmp[header.ICMPv4MinimumSize:], ip[:quoted])
 	icmp.SetChecksum(header.ICMPv4Checksum(icmp, 0))
 	n.nic.send(frame)

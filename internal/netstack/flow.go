@@ -42,6 +42,9 @@ type flow struct {
 	conn *conn // the guest's end, once it is there
 }
 
+// cause returns why the flow has ended.
+func (f *flow) cause() error { return context.Cause(f.ctx) }
+
 // carry makes c the guest's end of the flow.
 func (f *flow) carry(c *conn) {
 	f.mu.Lock()

@@ -14,6 +14,8 @@ const hostAddrsAge = time.Second
 type hostAddrs struct {
 	list func() ([]netip.Addr, error)
 
+	// mu is held while the addresses are asked for, too: who decides in the meantime
+	// needs the same answer.
 	mu    sync.Mutex
 	asked time.Time
 	addrs map[netip.Addr]struct{}

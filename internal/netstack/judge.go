@@ -50,9 +50,9 @@ func (p Policy) admits(dst netip.AddrPort, s special, host bool, names []string)
 		return false
 	case All:
 		return s.grade <= local
-	default:
-		return s.grade == global && !host
+	case Public:
 	}
+	return s.grade == global && !host
 }
 
 // explain completes d: dst, in s, was not admitted by p.

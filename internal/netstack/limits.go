@@ -23,6 +23,11 @@ type Limits struct {
 	FlowIdle time.Duration
 	// DialTimeout protects Opening from destinations that do not answer. 30 seconds.
 	DialTimeout time.Duration
+	// Buffers is what the connections share, roughly, in each direction. 32 MiB.
+	Buffers size.Bytes
+	// Linger is how long the guest may take to acknowledge the end of a connection that
+	// nobody uses any more. 10 seconds.
+	Linger time.Duration
 	// Queue bounds the frames that wait for the guest to take them. 8 MiB.
 	Queue size.Bytes
 	// DNSRate is how many questions in a second are answered, and twice as many at
@@ -45,6 +50,8 @@ func (l Limits) Complete() Limits {
 	set(&l.Flows, 512)
 	set(&l.FlowIdle, time.Minute)
 	set(&l.DialTimeout, 30*time.Second)
+	set(&l.Buffers, 32*size.MiB)
+	set(&l.Linger, 10*time.Second)
 	set(&l.Queue, 8*size.MiB)
 	set(&l.DNSRate, 200)
 	set(&l.DNSPending, 64)

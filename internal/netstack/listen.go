@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"sync"
@@ -27,6 +28,9 @@ type listener struct {
 // Listen opens a port of the gateway to the guest. Its connections are not counted
 // as traffic. What the guest has open beyond Limits.Connections is reset.
 func (n *Network) Listen(port uint16) (net.Listener, error) {
+	if n.ctx.Err() != nil {
+		return nil, context.Cause(n.ctx)
+	}
 	wq := new(waiter.Queue)
 	ep, err := n.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, wq)
 	if err != nil {
@@ -69,7 +73,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			ep.Close()
 			continue
 		}
-		c := newConn(wq, ep, func() { l.n.flows.done(f) })
+		c := l.n.newConn(wq, ep, func() { l.n.flows.done(f) })
 		f.carry(c)
 		return c, nil
 	}

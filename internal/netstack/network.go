@@ -91,6 +91,7 @@ type Network struct {
 	denials *denials
 	flows   *flows
 	udp     udpFlows
+	names   *dnsServer
 	traffic traffic
 
 	attaching sync.Mutex // held while attachments are exchanged
@@ -118,7 +119,7 @@ func New(c Config) (*Network, error) {
 	if n.host.list == nil {
 		n.host.list = interfaceAddrs
 	}
-	n.policy.Store(&c.Policy)
+	n.policy.Store(c.Policy.clone())
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.flows = newFlows(n.ctx)
 	n.nic = newNIC(&n.traffic, tcpip.LinkAddress(vmm.CardAddress[:]))
@@ -146,7 +147,7 @@ func (n *Network) build() error {
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 	})
 	err := firstError(
-		func() tcpip.Error { return tune(n.stack) },
+		func() tcpip.Error { return tune(n.stack, n.limits) },
 		func() tcpip.Error { return n.stack.CreateNIC(nicID, n.nic) },
 		func() tcpip.Error {
 			return n.stack.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
@@ -161,7 +162,7 @@ func (n *Network) build() error {
 		return fmt.Errorf("make a network stack: %s", err)
 	}
 	n.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nicID}})
-	n.tcp = tcp.NewForwarder(n.stack, 0, n.limits.Opening, n.forward)
+	n.tcp = tcp.NewForwarder(n.stack, tcpBufferMin, n.limits.Opening, n.forward)
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, n.handleTCP)
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, n.handleUDP)
 	return nil
@@ -181,7 +182,7 @@ func (n *Network) SetPolicy(p Policy) error {
 	if err := p.check(); err != nil {
 		return err
 	}
-	n.policy.Store(&p)
+	n.policy.Store(p.clone())
 	n.flows.end(func(f *flow) error {
 		if f.kind == inward {
 			return nil
@@ -216,8 +217,11 @@ func (n *Network) Reset() {
 func (n *Network) Close() error {
 	n.closing.Do(func() {
 		n.cancel(ErrClosed)
-		_ = n.Detach() // never fails
+		n.Detach()
 		n.flows.close(ErrClosed)
+		if n.names != nil {
+			n.names.close()
+		}
 		n.wg.Wait()
 		n.stack.Destroy()
 	})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ func TestDialIntoTheGuest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -45,6 +46,15 @@ func TestDialIntoTheGuest(t *testing.T) {
 			t.Errorf("%q, %v", b, err)
 		}
 		_ = c.Close()
+		if l, r := c.LocalAddr().String(), c.RemoteAddr().String(); r != "192.168.127.2:80" || !strings.HasPrefix(l, "192.168.127.1:") {
+			t.Errorf("from %s to %s", l, r)
+		}
+		if _, err := c.Write([]byte("x")); err == nil {
+			t.Error("a closed connection takes bytes")
+		}
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Error("a closed connection gives bytes")
+		}
 	}
 	begun := time.Now()
 	if _, err := r.Dial(soon(t), 81); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -124,7 +134,7 @@ func TestDatagrams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pc.Close()
+	defer func() { _ = pc.Close() }()
 	r.world.put("udp", "93.184.216.34:9", pc.LocalAddr().String())
 	go func() {
 		buf := make([]byte, 1<<16)
@@ -140,7 +150,7 @@ func TestDatagrams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	for _, size := range []int{1, 1400, 60000, 65507} {
 		_ = c.SetDeadline(time.Now().Add(patience))
 		if _, err := c.Write(make([]byte, size)); err != nil {
@@ -150,6 +160,33 @@ func TestDatagrams(t *testing.T) {
 		if n, err := c.Read(buf); n != size || err != nil {
 			t.Errorf("%d of %d bytes, %v", n, size, err)
 		}
+	}
+}
+
+// What the outside refuses is refused in the guest.
+func TestRefusedDatagrams(t *testing.T) {
+	r := start(t)
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.world.put("udp", "93.184.216.34:9", pc.LocalAddr().String())
+	_ = pc.Close()
+	for _, to := range []string{"93.184.216.34:9", "93.184.216.34:10"} {
+		if _, err := r.guest.Ask(soon(t), ap(to), []byte("x")); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s: %v", to, err)
+		}
+	}
+}
+
+// There are no neighbours, and the guest learns that from the gateway.
+func TestNeighbours(t *testing.T) {
+	r := start(t)
+	if r.reach(t, "192.168.127.77:22") {
+		t.Error("another machine is reachable")
+	}
+	if d := r.denial(t); d.Addr.String() != "192.168.127.77" {
+		t.Error(d)
 	}
 }
 

@@ -43,11 +43,13 @@ func (c *nic) plug(a *attachment) {
 	close(c.plugged)
 }
 
-func (c *nic) unplug() {
+// unplug takes a off the wire, if it is still there.
+func (c *nic) unplug(a *attachment) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.current.Store(nil)
-	c.plugged = make(chan struct{})
+	if c.current.CompareAndSwap(a, nil) {
+		c.plugged = make(chan struct{})
+	}
 }
 
 // attached returns a channel that is closed when a guest is attached.
@@ -58,9 +60,10 @@ func (c *nic) attached() <-chan struct{} {
 }
 
 // learn notes the hardware address that the guest sends from.
-func (c *nic) learn(mac tcpip.LinkAddress) {
-	if mac != *c.guest.Load() && !header.IsMulticastEthernetAddress(mac) {
-		c.guest.Store(&mac)
+func (c *nic) learn(mac []byte) {
+	if string(mac) != string(*c.guest.Load()) && mac[0]&1 == 0 { // else it is a group's
+		a := tcpip.LinkAddress(mac)
+		c.guest.Store(&a)
 	}
 }
 

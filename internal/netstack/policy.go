@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -82,12 +83,12 @@ func badRule(s, why string) *fault.Error {
 
 // splitPort cuts a port off s, which may be an IPv6 address without one.
 func splitPort(s string) (host string, port uint16, err error) {
-	host, p := s, ""
+	var p string
 	switch {
 	case strings.HasPrefix(s, "["):
 		var ok bool
 		if host, p, ok = strings.Cut(s[1:], "]"); !ok || p != "" && p[0] != ':' {
-			return "", 0, fmt.Errorf("the brackets do not match")
+			return "", 0, errors.New("the brackets do not match")
 		}
 		p = strings.TrimPrefix(p, ":")
 		if p == "" {
@@ -178,6 +179,9 @@ func (r Rule) opens(dst netip.AddrPort, s special, host bool) bool {
 func (p Policy) allowsName(name string) bool {
 	return p.Mode != None || slices.ContainsFunc(p.Allow, func(r Rule) bool { return r.matchesName(name) })
 }
+
+// clone returns a copy that nobody else changes.
+func (p Policy) clone() *Policy { return &Policy{p.Mode, slices.Clone(p.Allow)} }
 
 // check returns an error if p is not a policy.
 func (p Policy) check() error {

@@ -8,11 +8,6 @@ import (
 	"sync"
 )
 
-// relayBuffer fits a segment of the guest's wire.
-const relayBuffer = 64 << 10
-
-var relayBuffers = sync.Pool{New: func() any { return new([relayBuffer]byte) }}
-
 // relay copies between the guest and the outside until both directions have ended,
 // and passes the end of each on as a half-close. An error of one, or the end of ctx,
 // resets both.
@@ -41,16 +36,15 @@ func relay(ctx context.Context, in *conn, out net.Conn) {
 
 // pump copies from src to dst until src ends, and then closes dst for writing.
 func pump(dst, src net.Conn) error {
-	buf := relayBuffers.Get().(*[relayBuffer]byte) //nolint:forcetypeassert // the pool has no others
-	defer relayBuffers.Put(buf)
-	for {
-		n, err := src.Read(buf[:])
+	for s := newSource(src); ; {
+		b, n, err := s.next()
 		if n > 0 {
-			if _, err := dst.Write(buf[:n]); err != nil {
-				return err
+			if _, werr := dst.Write(b[:n]); werr != nil {
+				err = werr
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		b.release()
+		if errors.Is(err, io.EOF) || n == 0 && err == nil {
 			break
 		}
 		if err != nil {

@@ -61,20 +61,23 @@ func (w *world) serve(tb testing.TB, addr string, handle func(*net.TCPConn)) {
 	}
 	w.put("tcp", addr, l.Addr().String())
 	var wg sync.WaitGroup
+	var conns sync.Map
 	wg.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
+			conns.Store(c, nil)
 			wg.Go(func() {
-				defer c.Close()
+				defer func() { _ = c.Close() }()
 				handle(c.(*net.TCPConn))
 			})
 		}
 	})
 	tb.Cleanup(func() {
 		_ = l.Close()
+		conns.Range(func(c, _ any) bool { return c.(net.Conn).Close() == nil || true })
 		wg.Wait()
 	})
 }
@@ -86,6 +89,7 @@ func echo(c *net.TCPConn) { _, _ = io.Copy(c, c) }
 type rig struct {
 	*Network
 
+	tb    testing.TB
 	guest *netstacktest.Guest
 	world *world
 
@@ -97,7 +101,7 @@ type rig struct {
 // start makes a rig. The host has the address 198.51.100.7 unless change says other.
 func start(tb testing.TB, change ...func(*Config)) *rig {
 	tb.Helper()
-	r := &rig{world: &world{at: map[string]string{}}, told: make(chan struct{}, 1000)}
+	r := &rig{tb: tb, world: &world{at: map[string]string{}}, told: make(chan struct{}, 1000)}
 	c := Config{
 		Dial: r.world.dial, Log: slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 		HostAddrs: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("8.20.30.40")}, nil },

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -19,8 +20,8 @@ import (
 // trips take under a millisecond, so small windows are enough for all its speed, and
 // the windows towards the world are the kernel's.
 const (
-	tcpBuffer    = 512 << 10 // what a new connection buffers in each direction
-	tcpBufferMax = 1 << 20   // what a fast one grows to
+	tcpBufferMax = 512 << 10 // what a connection buffers in each direction when it has few siblings
+	tcpBufferMin = 128 << 10 // when it has many: window enough for one segment
 
 	// While a guest is away its connections wait for it. After it has come back none
 	// should wait for long until something is sent again.
@@ -28,23 +29,19 @@ const (
 	maxRetries = 255 // of a guest that is away: eight minutes
 
 	timeWait = 500 * time.Millisecond // no segment is late by more on this wire
-
-	// lingering is how long a guest may take to acknowledge the end of a connection
-	// that nobody uses any more.
-	lingering = 10 * time.Second
 )
 
 // tune sets the stack up for a wire that is short, and a peer that is hostile.
-func tune(s *stack.Stack) tcpip.Error {
+func tune(s *stack.Stack, limits Limits) tcpip.Error {
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	sack := tcpip.TCPSACKEnabled(true)
 	rto := tcpip.TCPMaxRTOOption(maxRTO)
 	retries := tcpip.TCPMaxRetriesOption(maxRetries)
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
-	linger := tcpip.TCPLingerTimeoutOption(lingering)
+	linger := tcpip.TCPLingerTimeoutOption(limits.Linger)
 	for _, option := range []tcpip.SettableTransportProtocolOption{
-		&tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBufferMax},
-		&tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBufferMax},
+		&tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBufferMin, Max: tcpBufferMax},
+		&tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBufferMin, Max: tcpBufferMax},
 		&moderate, &sack, &rto, &retries, &wait, &linger,
 	} {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, option); err != nil {
@@ -52,6 +49,15 @@ func tune(s *stack.Stack) tcpip.Error {
 		}
 	}
 	return nil
+}
+
+// bufferSize returns what the next connection may buffer in each direction. The n-th
+// gets an n-th of Limits.Buffers, within bounds: as the sum of 1/n grows like its
+// logarithm, a guest with 1000 connections that stand still holds some 200 MB a
+// direction at most, and one with ten has all the room that helps.
+func (n *Network) bufferSize() int64 {
+	open := n.flows.count(outward) + n.flows.count(inward) + n.flows.count(served)
+	return min(max(int64(n.limits.Buffers)/int64(max(open, 1)), tcpBufferMin), tcpBufferMax)
 }
 
 // addrPort is the gateway's side of a flow: where the guest wants to go.
@@ -98,7 +104,7 @@ func (n *Network) forward(r *tcp.ForwarderRequest) {
 		r.Complete(true)
 		return
 	}
-	in, err := shake(f.ctx, r)
+	in, err := n.shake(f.ctx, r)
 	if err != nil {
 		abort(out)
 		return
@@ -116,24 +122,32 @@ func (n *Network) dialOut(ctx context.Context, network string, dst netip.AddrPor
 }
 
 // shake completes the handshake with the guest.
-func shake(ctx context.Context, r *tcp.ForwarderRequest) (*conn, error) {
-	var wq waiter.Queue
+func (n *Network) shake(ctx context.Context, r *tcp.ForwarderRequest) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.limits.DialTimeout)
+	defer cancel()
+	wq := new(waiter.Queue)
 	done := make(chan struct{})
-	defer close(done)
-	stop := context.AfterFunc(ctx, func() { nudge(&wq, done) })
-	defer stop()
-	ep, err := r.CreateEndpoint(&wq)
+	var nudging sync.WaitGroup
+	nudging.Go(func() { nudge(ctx, wq, done) })
+	ep, err := r.CreateEndpoint(wq)
+	close(done)
+	nudging.Wait()
 	r.Complete(err != nil)
 	if err != nil {
 		return nil, opError("accept", err)
 	}
-	return newConn(&wq, ep, func() {}), nil
+	return n.newConn(wq, ep, func() {}), nil
 }
 
-// nudge ends a CreateEndpoint that waits for the guest on q, which it gives up when
-// it is woken without a connection. It has no other way to be told, and does not say
-// when it begins to wait, so nudge goes on until done is closed.
-func nudge(q *waiter.Queue, done <-chan struct{}) {
+// nudge ends a CreateEndpoint that waits for the guest on q, once ctx has ended. It
+// gives up when it is woken without a connection, and has no other way to be told. As
+// it does not say when it begins to wait, nudge goes on until done is closed.
+func nudge(ctx context.Context, q *waiter.Queue, done <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+	case <-done:
+		return
+	}
 	t := time.NewTicker(5 * time.Millisecond)
 	defer t.Stop()
 	for {

@@ -115,6 +115,7 @@ func (n *Network) carryUDP(f *udpFlow) {
 	}()
 	out, err := n.dialOut(f.ctx, "udp", f.dst)
 	if err != nil {
+		n.refused(f.id)
 		return
 	}
 	stop := context.AfterFunc(f.ctx, func() { _ = out.Close() })
@@ -145,23 +146,41 @@ func (n *Network) outbound(f *udpFlow, out net.Conn) {
 
 // inbound sends to the guest what comes from the outside, until the flow is idle.
 func (n *Network) inbound(f *udpFlow, out net.Conn) {
-	buf := make([]byte, maxDatagram)
-	for f.ctx.Err() == nil {
+	for src := newSource(out); f.ctx.Err() == nil; {
 		_ = out.SetReadDeadline(time.Unix(0, f.last.Load()).Add(n.limits.FlowIdle))
-		size, err := out.Read(buf)
+		b, size, err := src.next()
 		switch {
 		case err == nil:
 			f.last.Store(time.Now().UnixNano())
-			n.datagram(f.id, buf[:size])
+			n.datagram(f.id, b[:size])
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if time.Since(time.Unix(0, f.last.Load())) >= n.limits.FlowIdle {
-				return
+				err = errIdle
 			}
 		case errors.Is(err, syscall.ECONNREFUSED): // nobody listens, for now
+			n.refused(f.id)
 		default:
+			err = errIdle
+		}
+		b.release()
+		if errors.Is(err, errIdle) {
 			return
 		}
 	}
+}
+
+// refused tells the guest that nobody listens where it sent to.
+func (n *Network) refused(id stack.TransportEndpointID) {
+	ip := header.IPv4(make([]byte, header.IPv4MinimumSize+header.UDPMinimumSize))
+	ip.Encode(&header.IPv4Fields{
+		TotalLength: uint16(len(ip)), TTL: 64, Protocol: uint8(udp.ProtocolNumber), //nolint:gosec // 28
+		SrcAddr: id.RemoteAddress, DstAddr: id.LocalAddress,
+	})
+	ip.SetChecksum(^ip.CalculateChecksum())
+	header.UDP(ip[header.IPv4MinimumSize:]).Encode(&header.UDPFields{
+		SrcPort: id.RemotePort, DstPort: id.LocalPort, Length: header.UDPMinimumSize,
+	})
+	n.unreachable(ip, header.ICMPv4PortUnreachable)
 }
 
 // datagram sends b to the guest, from where it sent to.

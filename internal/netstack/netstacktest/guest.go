@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -31,10 +32,11 @@ import (
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
+const nicID tcpip.NICID = 1
+
 const (
-	nicID   tcpip.NICID = 1
-	mtu                 = 65520
-	waiting             = 4096 // frames for the host
+	mtu     = 65520
+	waiting = 4096 // frames for the host
 )
 
 var (
@@ -67,7 +69,7 @@ func Pair(tb testing.TB) (host, guest net.Conn) {
 	}
 	ends := make([]net.Conn, 2)
 	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "pair") //nolint:gosec // descriptors are small
+		f := os.NewFile(uintptr(fd), "pair")
 		ends[i], err = net.FileConn(f)
 		_ = f.Close() // FileConn has a copy
 		if err != nil {
@@ -114,6 +116,11 @@ func Start(tb testing.TB, conn net.Conn) *Guest {
 }
 
 func (g *Guest) setUp() tcpip.Error {
+	// A test makes many connections, and what it measures is not what is left of them.
+	wait := tcpip.TCPTimeWaitTimeoutOption(100 * time.Millisecond)
+	if err := g.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &wait); err != nil {
+		return err
+	}
 	if err := g.stack.CreateNIC(nicID, g.link); err != nil {
 		return err
 	}
@@ -252,7 +259,14 @@ func mend(err error) error {
 }
 
 // Conn is a connection of the guest, with CloseWrite.
-type Conn struct{ *gonet.TCPConn }
+type Conn struct {
+	*gonet.TCPConn
+
+	ep tcpip.Endpoint
+}
+
+// Abort ends the connection with RST.
+func (c Conn) Abort() { c.ep.Abort() }
 
 // Read implements net.Conn.
 func (c Conn) Read(b []byte) (int, error) {
@@ -268,11 +282,29 @@ func (c Conn) Write(b []byte) (int, error) {
 
 // Dial connects over TCP.
 func (g *Guest) Dial(ctx context.Context, to netip.AddrPort) (Conn, error) {
-	c, err := gonet.DialContextTCP(ctx, g.stack, full(to), ipv4.ProtocolNumber)
+	wq := new(waiter.Queue)
+	ep, err := g.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, wq)
 	if err != nil {
-		return Conn{}, mend(err)
+		return Conn{}, errors.New(err.String())
 	}
-	return Conn{c}, nil
+	entry, connected := waiter.NewChannelEntry(waiter.WritableEvents)
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	err = ep.Connect(full(to))
+	if _, started := err.(*tcpip.ErrConnectStarted); started {
+		select {
+		case <-connected:
+			err = ep.LastError()
+		case <-ctx.Done():
+			ep.Close()
+			return Conn{}, context.Cause(ctx)
+		}
+	}
+	if err != nil {
+		ep.Close()
+		return Conn{}, mend(&net.OpError{Op: "dial", Net: "tcp", Err: errors.New(err.String())})
+	}
+	return Conn{gonet.NewTCPConn(wq, ep), ep}, nil
 }
 
 // DialUDP returns a socket that is connected to to.
