@@ -13,7 +13,7 @@ var benchScript string
 // TestVMSpeed shows what operations cost on the workspace, beside the instance's own
 // disk. Nothing is decided by it.
 func TestVMSpeed(t *testing.T) {
-	v, _ := workspace(t)
+	v, _ := onWorkspace(t)
 	for _, where := range []string{"/workspace", "/root", "/workspace", "/root"} {
 		out, status := v.start(t, "python3", "-c", benchScript, where, "500", "200")()
 		if status != 0 {

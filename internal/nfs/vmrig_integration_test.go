@@ -201,8 +201,8 @@ func (v *vm) reconnect(t testing.TB, points ...guestproto.MountPoint) {
 	}
 }
 
-// workspace boots a machine with a folder of the test on /workspace.
-func workspace(t testing.TB) (v *vm, dir string) {
+// onWorkspace boots a machine with a folder of the test on /workspace.
+func onWorkspace(t testing.TB) (v *vm, dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	v = startVM(t)

@@ -19,7 +19,7 @@ import (
 
 // TestVMSoftware runs real programs on the workspace while the host works in it too.
 func TestVMSoftware(t *testing.T) {
-	v, dir := workspace(t)
+	v, dir := onWorkspace(t)
 	w := &shared{vm: v, dir: dir}
 	t.Run("both ways", w.bothWays)
 	t.Run("git", w.git)
