@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/guestproto"
@@ -37,7 +38,7 @@ func TestCacheLetsTheOldestGo(t *testing.T) {
 	s.made(t, int32(len(specs)))
 	for name, e := range s.cache.entries {
 		if e.users != 0 || !e.isReady() {
-			t.Errorf("%s: %s", name, describe(e))
+			t.Errorf("%s: %d users, ready %v", name, e.users, e.isReady())
 		}
 	}
 }
@@ -78,31 +79,33 @@ func (m slowMachine) Save(ctx context.Context, dest vmm.Dest) (vmm.Saved, vmm.Me
 }
 
 func TestCloseWaitsForTheWriting(t *testing.T) {
-	s := newStage(t)
-	slow := slowMemory{stored: make(chan struct{}), goOn: make(chan struct{})}
-	d := s.host.Driver()
-	s.driver = slowSaver{d, d, slow}
-	s.cloneOf(t, s.Ground, spec())
-	<-slow.stored
-	closed := make(chan error)
-	go func() { closed <- s.Close() }()
-	select {
-	case <-closed:
-		t.Fatal("Close does not wait")
-	case <-time.After(20 * time.Millisecond): // long enough to catch it mostly; never fails without cause
-	}
-	close(slow.goOn)
-	if err := <-closed; err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(s.only(t), manifestName)); err != nil {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		slow := slowMemory{stored: make(chan struct{}), goOn: make(chan struct{})}
+		d := s.host.Driver()
+		s.driver = slowSaver{d, d, slow}
+		s.cloneOf(t, s.Ground, spec())
+		<-slow.stored
+		closed := make(chan error, 1)
+		go func() { closed <- s.Close() }()
+		synctest.Wait()
+		if len(closed) != 0 {
+			t.Error("Close does not wait")
+		}
+		close(slow.goOn)
+		if err := <-closed; err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(s.only(t), manifestName)); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestCollect: the templates on disk that were not used for longest go.
 func TestCollect(t *testing.T) {
 	s := newStage(t)
+	s.linker.block = func(context.Context) { <-s.begun } // all templates remember something: they are of one size
 	specs := sized(4)
 	var names []string // by age, oldest first
 	for i, want := range specs[:3] {

@@ -238,23 +238,28 @@ func TestSaveAClone(t *testing.T) {
 func TestSaveFails(t *testing.T) {
 	for name, breakIt := range map[string]func(t *testing.T, s *stage, id instance.ID) context.Context{
 		"driver": func(t *testing.T, s *stage, id instance.ID) context.Context {
+			t.Helper()
 			s.host.VM(string(id)).Inject(fake.Faults{Save: errInjected})
 			return t.Context()
 		},
 		"memory": func(t *testing.T, s *stage, _ instance.ID) context.Context {
+			t.Helper()
 			s.host.Inject(fake.Faults{Store: errInjected})
 			return t.Context()
 		},
 		"machine dies": func(t *testing.T, s *stage, id instance.ID) context.Context {
+			t.Helper()
 			s.host.VM(string(id)).Inject(fake.Faults{SaveDies: true})
 			return t.Context()
 		},
 		"cancelled": func(t *testing.T, _ *stage, _ instance.ID) context.Context {
+			t.Helper()
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			return ctx
 		},
 		"no disk": func(t *testing.T, s *stage, id instance.ID) context.Context {
+			t.Helper()
 			remove(t, filepath.Join(s.home.Instance(string(id)), InstanceDisk))
 			return t.Context()
 		},
@@ -295,18 +300,21 @@ func TestWakeFails(t *testing.T) {
 		want    error
 	}{
 		"disk written": {func(t *testing.T, s *stage, id instance.ID) {
+			t.Helper()
 			now := time.Now().Add(time.Second)
 			if err := os.Chtimes(filepath.Join(s.home.Instance(string(id)), InstanceDisk), now, now); err != nil {
 				t.Fatal(err)
 			}
 		}, vmm.ErrDamaged},
 		"no manifest's sense": {func(t *testing.T, s *stage, id instance.ID) {
+			t.Helper()
 			if err := os.WriteFile(s.savedFile(id, manifestName), []byte("{"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}, vmm.ErrDamaged},
 		"another image": {func(t *testing.T, s *stage, _ instance.ID) { replaceImage(t, s.home) }, vmm.ErrStale},
 		"another form": {func(t *testing.T, s *stage, id instance.ID) {
+			t.Helper()
 			edit(t, s.savedFile(id, manifestName), "form", manifestForm+1)
 		}, vmm.ErrStale},
 	} {

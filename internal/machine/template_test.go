@@ -3,7 +3,6 @@ package machine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,7 +17,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/vmm/fake"
 )
 
-// clone plans a clone of an instance of that form, and gives it back.
+// cloneOf plans a clone of an instance of that form, and gives it back.
 func (s *stage) cloneOf(t *testing.T, g *Ground, want instance.Spec) instance.Plan {
 	t.Helper()
 	plan, err := g.Prepare(t.Context(), instance.NewID(), want, guestproto.NewMagic(), false)
@@ -50,7 +49,7 @@ func (s *stage) folders(t *testing.T) []string {
 	return dirs
 }
 
-// folder returns the one folder there is.
+// only returns the one folder there is.
 func (s *stage) only(t *testing.T) string {
 	t.Helper()
 	dirs := s.folders(t)
@@ -188,12 +187,13 @@ func TestTemplateFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		faults fake.Faults
 		link   error
+		want   error
 	}{
-		"start":   {faults: fake.Faults{Start: errInjected}},
-		"link":    {link: errInjected},
-		"pause":   {faults: fake.Faults{Pause: errInjected}},
-		"save":    {faults: fake.Faults{Save: errInjected}},
-		"it dies": {faults: fake.Faults{SaveDies: true}},
+		"start":   {faults: fake.Faults{Start: errInjected}, want: errInjected},
+		"link":    {link: errInjected, want: errInjected},
+		"pause":   {faults: fake.Faults{Pause: errInjected}, want: errInjected},
+		"save":    {faults: fake.Faults{Save: errInjected}, want: errInjected},
+		"it dies": {faults: fake.Faults{SaveDies: true}, want: vmm.ErrEnded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
@@ -201,7 +201,7 @@ func TestTemplateFails(t *testing.T) {
 			if c.link != nil {
 				s.linker.fail.Store(&c.link)
 			}
-			s.fails(t)
+			s.fails(t, c.want)
 			if dirs := s.folders(t); len(dirs) != 0 || len(s.host.VMs()) != 0 {
 				t.Errorf("left: %v and %d machines", dirs, len(s.host.VMs()))
 			}
@@ -209,37 +209,38 @@ func TestTemplateFails(t *testing.T) {
 	}
 }
 
-// fails expects a clone to fail, and returns why.
-func (s *stage) fails(t *testing.T) error {
+// fails expects a clone to fail with want, or with anything if that is nil.
+func (s *stage) fails(t *testing.T, want error) {
 	t.Helper()
 	plan, err := s.Prepare(t.Context(), instance.NewID(), spec(), guestproto.NewMagic(), false)
 	if err == nil || plan.Kind != instance.Clone || plan.Release != nil {
 		t.Errorf("plan %+v, error %v", plan, err)
 	}
-	return err
+	if want != nil && !errors.Is(err, want) {
+		t.Errorf("error %v, not %v", err, want)
+	}
+}
+
+// age makes all that failed long ago.
+func (s *stage) age() {
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	for _, e := range s.cache.entries {
+		e.since = e.since.Add(-failurePatience)
+	}
 }
 
 func TestFailedTemplateIsLeftAlone(t *testing.T) {
 	s := newStage(t)
 	s.linker.fail.Store(&errInjected)
-	s.fails(t)
-	if err := s.fails(t); !errors.Is(err, errInjected) {
-		t.Error(err)
-	}
+	s.fails(t, errInjected)
+	s.fails(t, errInjected)
 	s.made(t, 1)
-	s.cache.mu.Lock()
-	for _, e := range s.cache.entries {
-		e.since = e.since.Add(-failurePatience)
-	}
-	s.cache.mu.Unlock()
-	s.fails(t)
+	s.age()
+	s.fails(t, errInjected)
 	s.made(t, 2)
 	s.linker.fail.Store(nil)
-	s.cache.mu.Lock()
-	for _, e := range s.cache.entries {
-		e.since = e.since.Add(-failurePatience)
-	}
-	s.cache.mu.Unlock()
+	s.age()
 	s.cloneOf(t, s.Ground, spec())
 	s.made(t, 3)
 }
@@ -249,7 +250,7 @@ func TestTemplateThatNeverComesUp(t *testing.T) {
 	s := newStage(t)
 	s.timeout = time.Millisecond
 	s.linker.block = func(ctx context.Context) { <-ctx.Done() }
-	s.fails(t)
+	s.fails(t, context.DeadlineExceeded)
 	if n := len(s.host.VMs()); n != 0 {
 		t.Errorf("%d machines run", n)
 	}
@@ -328,9 +329,7 @@ func TestRecover(t *testing.T) {
 func TestTemplateThatCannotBeKilled(t *testing.T) {
 	s := newStage(t)
 	s.host.Inject(fake.Faults{Kill: errInjected})
-	if err := s.fails(t); !errors.Is(err, errInjected) {
-		t.Error(err)
-	}
+	s.fails(t, errInjected)
 	if _, err := os.Stat(filepath.Join(s.only(t), "vmm")); err != nil {
 		t.Error(err)
 	}
@@ -364,5 +363,3 @@ func sized(n int) []instance.Spec {
 	}
 	return all
 }
-
-func describe(e *entry) string { return fmt.Sprintf("used by %d, ready %v", e.users, e.isReady()) }
