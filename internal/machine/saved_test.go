@@ -312,7 +312,10 @@ func TestWakeFails(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, vmm.ErrDamaged},
-		"another image": {func(t *testing.T, s *stage, _ instance.ID) { replaceImage(t, s.home) }, vmm.ErrStale},
+		"another image": {func(t *testing.T, s *stage, _ instance.ID) {
+			t.Helper()
+			replaceImage(t, s.home)
+		}, vmm.ErrStale},
 		"another form": {func(t *testing.T, s *stage, id instance.ID) {
 			t.Helper()
 			edit(t, s.savedFile(id, manifestName), "form", manifestForm+1)
