@@ -163,9 +163,18 @@ func TestDamagedTemplateIsMadeAnew(t *testing.T) {
 			t.Helper()
 			write(t, filepath.Join(dir, manifestName))
 		},
-		"no manifest": func(t *testing.T, dir string) { remove(t, filepath.Join(dir, manifestName)) },
-		"no memory":   func(t *testing.T, dir string) { remove(t, filepath.Join(dir, memoryName)) },
-		"no state":    func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "state")) },
+		"no manifest": func(t *testing.T, dir string) {
+			t.Helper()
+			remove(t, filepath.Join(dir, manifestName))
+		},
+		"no memory": func(t *testing.T, dir string) {
+			t.Helper()
+			remove(t, filepath.Join(dir, memoryName))
+		},
+		"no state": func(t *testing.T, dir string) {
+			t.Helper()
+			remove(t, filepath.Join(dir, "state"))
+		},
 		"form": func(t *testing.T, dir string) {
 			edit(t, filepath.Join(dir, manifestName), "form", templateForm+1)
 		},
