@@ -176,6 +176,7 @@ func TestDamagedTemplateIsMadeAnew(t *testing.T) {
 			remove(t, filepath.Join(dir, "state"))
 		},
 		"form": func(t *testing.T, dir string) {
+			t.Helper()
 			edit(t, filepath.Join(dir, manifestName), "form", templateForm+1)
 		},
 	} {
