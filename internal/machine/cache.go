@@ -92,7 +92,7 @@ func (c *cache) release(e *entry) {
 	e.users--
 	var idle []string
 	for name, x := range c.entries {
-		if x.users == 0 && x.isReady() {
+		if x.users == 0 && x.isReady() && (x.template == nil || x.template.isKept()) {
 			idle = append(idle, name)
 		}
 	}
@@ -111,8 +111,15 @@ func (c *cache) drop(name string) {
 	delete(c.entries, name)
 }
 
-// close forgets everything.
-func (c *cache) close() {
+// has reports whether a template is in memory, or about to be.
+func (c *cache) has(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.entries[name] != nil
+}
+
+// settle waits until nothing is being made.
+func (c *cache) settle() {
 	c.mu.Lock()
 	entries := make([]*entry, 0, len(c.entries))
 	for _, e := range c.entries {
@@ -122,6 +129,10 @@ func (c *cache) close() {
 	for _, e := range entries {
 		<-e.ready
 	}
+}
+
+// close forgets everything.
+func (c *cache) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for name := range c.entries {
@@ -155,8 +166,8 @@ func (g *Ground) clone(ctx context.Context, recipe vmm.Spec, image rootfs.Image,
 }
 
 // collect removes the templates that were not used for longest until they take little
-// enough. keep is not removed.
-func (g *Ground) collect(keep string) error {
+// enough. Those in memory stay: clones need their files too.
+func (g *Ground) collect() error {
 	type old struct {
 		path string
 		used time.Time
@@ -179,13 +190,13 @@ func (g *Ground) collect(keep string) error {
 			return err
 		}
 		total += n
-		if e.Name() != keep {
+		if !g.cache.has(e.Name()) {
 			all = append(all, old{path, fi.ModTime(), n})
 		}
 	}
 	slices.SortFunc(all, func(a, b old) int { return a.used.Compare(b.used) })
 	for _, t := range all {
-		if total <= maxTemplates {
+		if total <= g.quota {
 			break
 		}
 		if err := os.RemoveAll(t.path); err != nil {
@@ -209,23 +220,28 @@ func (g *Ground) Recover(ctx context.Context) error {
 		if _, err := os.Stat(filepath.Join(dir, manifestName)); err == nil {
 			continue
 		}
-		m, err := g.driver.Adopt(ctx, filepath.Join(dir, "vmm"))
-		if err == nil {
-			err = m.Kill(ctx)
-		}
-		if err != nil && !errors.Is(err, vmm.ErrEnded) {
-			errs = append(errs, fmt.Errorf("end what is left of a template: %w", err))
-			continue
-		}
-		errs = append(errs, os.RemoveAll(dir))
+		errs = append(errs, g.sweep(ctx, dir))
 	}
 	return errors.Join(errs...)
+}
+
+// sweep removes a template's folder, and first ends the machine that may be in it.
+func (g *Ground) sweep(ctx context.Context, dir string) error {
+	m, err := g.driver.Adopt(ctx, filepath.Join(dir, "vmm"))
+	if err == nil {
+		err = m.Kill(ctx)
+	}
+	if err != nil && !errors.Is(err, vmm.ErrEnded) {
+		return fmt.Errorf("end what is left of a template: %w", err)
+	}
+	return os.RemoveAll(dir)
 }
 
 // Close waits for what is being made, and lets templates go from memory. Machines that
 // are clones of them go on.
 func (g *Ground) Close() error {
+	g.cache.settle()
+	g.work.Wait() // it reads what is in memory
 	g.cache.close()
-	g.work.Wait()
 	return nil
 }

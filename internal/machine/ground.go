@@ -56,6 +56,7 @@ type Ground struct {
 	clones  bool // where the driver can
 	free    func(path string) (size.Bytes, error)
 	cache   cache
+	quota   size.Bytes     // of templates on the disk
 	work    sync.WaitGroup // in the background
 
 	mu     sync.Mutex
@@ -70,8 +71,8 @@ var _ instance.Ground = (*Ground)(nil)
 func NewGround(o Options) *Ground {
 	return &Ground{
 		home: o.Home, harness: o.Harness, driver: o.Driver, linker: o.Linker, log: o.Log, timeout: o.Timeout,
-		clones: o.Templates,
-		free:   rootfs.FreeSpace, cache: cache{entries: map[string]*entry{}},
+		clones: o.Templates, quota: maxTemplates,
+		free: rootfs.FreeSpace, cache: cache{entries: map[string]*entry{}},
 	}
 }
 
@@ -110,7 +111,7 @@ func (g *Ground) plan(ctx context.Context, id instance.ID, spec instance.Spec, m
 	if !cold && g.Saved(id) {
 		return g.wake(id, recipe, img.Digest)
 	}
-	if err := g.mark(id); err != nil {
+	if err := g.mark(id, img.Digest); err != nil {
 		return instance.Plan{}, err
 	}
 	if !cold && g.clones && g.driver.Info().Abilities.Save {

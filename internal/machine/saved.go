@@ -46,13 +46,18 @@ func (g *Ground) Save(ctx context.Context, id instance.ID, m vmm.Machine) error 
 	if err != nil {
 		return err
 	}
-	part := filepath.Join(dir, atomicfile.Prefix+savedDir)
+	// A save is of a machine that has run since the one before.
+	if err := g.Spend(ctx, id); err != nil {
+		return err
+	}
+	part, whole := filepath.Join(dir, atomicfile.Prefix+savedDir), filepath.Join(dir, savedDir)
 	err = g.save(ctx, dir, part, m)
 	if err == nil {
-		err = rename(part, filepath.Join(dir, savedDir))
+		err = rename(part, whole)
 	}
 	if err != nil {
 		_ = os.RemoveAll(part) // what is left goes with the instance
+		err = errors.Join(err, os.RemoveAll(whole))
 		return rootfs.DiskFull(fmt.Errorf("save memory: %w", err))
 	}
 	return nil
@@ -62,7 +67,7 @@ func (g *Ground) save(ctx context.Context, dir, part string, m vmm.Machine) erro
 	if err := errors.Join(os.RemoveAll(part), os.Mkdir(part, 0o700)); err != nil {
 		return err
 	}
-	img, err := rootfs.LoadImage(g.home, rootfs.BaseImage)
+	image, err := os.ReadFile(filepath.Join(dir, imageFileName))
 	if err != nil {
 		return err
 	}
@@ -78,7 +83,7 @@ func (g *Ground) save(ctx context.Context, dir, part string, m vmm.Machine) erro
 	if err != nil {
 		return err
 	}
-	return writeManifest(part, manifest{Form: manifestForm, Made: time.Now(), Saved: saved, Image: img.Digest, DiskEnd: fi.ModTime()})
+	return writeManifest(part, manifest{Form: manifestForm, Made: time.Now(), Saved: saved, Image: string(image), DiskEnd: fi.ModTime()})
 }
 
 // write saves a machine with all its memory into dir, durably.
@@ -170,14 +175,22 @@ func (g *Ground) wake(id instance.ID, recipe vmm.Spec, image string) (instance.P
 	return plan, nil
 }
 
-// startingName marks an instance whose program is being started.
-const startingName = "starting"
+const (
+	// startingName marks an instance whose program is being started.
+	startingName = "starting"
+	// imageFileName holds the digest of the image that the instance's machine has mounted:
+	// set-up may replace the one in the home under it.
+	imageFileName = "image"
+)
 
-// mark says that a start has begun.
-func (g *Ground) mark(id instance.ID) error {
+// mark says that a start with that image has begun.
+func (g *Ground) mark(id instance.ID, image string) error {
 	dir, err := g.folder(id)
 	if err != nil {
 		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, imageFileName), []byte(image), 0o600); err != nil {
+		return rootfs.DiskFull(err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, startingName), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -57,6 +57,20 @@ type template struct {
 	saved  vmm.Saved
 	magic  guestproto.Magic
 	memory vmm.Memory
+	kept   <-chan struct{} // closed when it has been written to disk, or could not be; nil if it came from there
+}
+
+// isKept reports whether nobody needs the memory to write it.
+func (t *template) isKept() bool {
+	if t.kept == nil {
+		return true
+	}
+	select {
+	case <-t.kept:
+		return true
+	default:
+		return false
+	}
 }
 
 func (g *Ground) templates() string { return g.home.Templates() }
@@ -78,6 +92,9 @@ func (g *Ground) load(ctx context.Context, name string) (*template, error) {
 		return nil, fmt.Errorf("%s: %w", path, vmm.ErrStale)
 	}
 	t := &template{saved: m.Saved.In(dir), magic: m.Magic}
+	if _, err := os.Stat(t.saved.State.Path); err != nil {
+		return nil, fmt.Errorf("load template %s: %w: %w", name, vmm.ErrDamaged, err)
+	}
 	if t.memory, err = loader.LoadMemory(ctx, t.saved); err != nil {
 		return nil, fmt.Errorf("load template %s: %w", name, err)
 	}
@@ -91,16 +108,22 @@ func (g *Ground) load(ctx context.Context, name string) (*template, error) {
 func (g *Ground) make(ctx context.Context, key templateKey, recipe vmm.Spec) (*template, error) {
 	dir := filepath.Join(g.templates(), key.name())
 	// What is there could not be loaded.
-	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
+	if err := g.sweep(ctx, dir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, rootfs.DiskFull(err)
 	}
 	begin := time.Now()
 	t, err := g.bootTemplate(ctx, dir, recipe)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make a template: %w", err), os.RemoveAll(dir))
+		return nil, fmt.Errorf("make a template: %w", err)
 	}
 	g.log.InfoContext(ctx, "template", logattr.Template(key.name()), logattr.Took(time.Since(begin)))
+	kept := make(chan struct{})
+	t.kept = kept
 	g.work.Go(func() {
+		defer close(kept)
 		err := g.keep(context.WithoutCancel(ctx), dir, key, t)
 		if err != nil { // it serves as long as this daemon lives; without a manifest it is nothing to a later one
 			g.log.ErrorContext(ctx, "keep template", logattr.Template(key.name()), logattr.Err(err))
@@ -110,21 +133,22 @@ func (g *Ground) make(ctx context.Context, key templateKey, recipe vmm.Spec) (*t
 }
 
 // bootTemplate boots a machine up to where instances begin to differ, and saves its
-// state into dir.
+// state into dir. After an error dir is gone, unless a machine is in it that cannot be
+// killed: then it stays for Recover.
 func (g *Ground) bootTemplate(ctx context.Context, dir string, recipe vmm.Spec) (*template, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, g.timeout, errors.New("the template was not ready in time"))
 	defer cancel()
 	t := &template{magic: guestproto.NewMagic()}
 	disk := filepath.Join(dir, InstanceDisk)
-	recipe.ID, recipe.Dir = "template", filepath.Join(dir, "vmm")
+	recipe.ID, recipe.Dir = "template-"+filepath.Base(dir), filepath.Join(dir, "vmm")
 	recipe.Cmdline = guestproto.MagicArg + "=" + t.magic.String() + " " + guestproto.TemplateArg
 	recipe.Disks = []vmm.Disk{recipe.Disks[0], {Name: InstanceDisk, Path: disk, Format: vmm.Raw}}
 	if err := errors.Join(os.Mkdir(recipe.Dir, 0o700), makeSparse(disk)); err != nil {
-		return nil, rootfs.DiskFull(err)
+		return nil, errors.Join(rootfs.DiskFull(err), os.RemoveAll(dir))
 	}
 	m, err := g.driver.Start(ctx, recipe, vmm.Boot{})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	err = g.prepare(ctx, m, t.magic)
 	if err == nil {
@@ -132,11 +156,21 @@ func (g *Ground) bootTemplate(ctx context.Context, dir string, recipe vmm.Spec) 
 	}
 	killing, stop := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer stop()
-	err = errors.Join(err, m.Kill(killing), os.RemoveAll(recipe.Dir), os.Remove(disk))
-	if err != nil && t.memory != nil {
+	killed := m.Kill(killing)
+	err = errors.Join(err, killed)
+	if killed == nil {
+		err = errors.Join(err, os.RemoveAll(recipe.Dir), os.Remove(disk))
+	}
+	if err == nil {
+		return t, nil
+	}
+	if t.memory != nil {
 		err = errors.Join(err, t.memory.Close())
 	}
-	return t, err
+	if killed == nil {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return nil, err
 }
 
 // killTimeout protects whoever waits for a template from a VMM that cannot be killed.
@@ -179,5 +213,5 @@ func (g *Ground) keep(ctx context.Context, dir string, key templateKey, t *templ
 	if err != nil {
 		return err
 	}
-	return g.collect(key.name())
+	return g.collect()
 }
