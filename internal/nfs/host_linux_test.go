@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -65,6 +66,39 @@ func TestMountsAreNotEntered(t *testing.T) {
 	}
 	_, _, st := c.create(bound, "new", createGuarded, mode(0o600))
 	want(t, "create there", st, errStale)
+}
+
+// TestBelow: a path is followed through folders, and through nothing else.
+func TestBelow(t *testing.T) {
+	top, dir := outside(t)
+	write(t, filepath.Join(dir, "sub/file"), "")
+	write(t, filepath.Join(dir, "mount/file"), "")
+	for name, target := range map[string]string{"link": "sub", "out": filepath.Join(top, "ws-other"), "up": "../ws-other"} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mountOn(t, filepath.Join(top, "ws-other"), filepath.Join(dir, "mount"), "", unix.MS_BIND)
+	root, err := openFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(root.close)
+	for path, want := range map[string]error{
+		"sub/file": nil, "sub": nil, "link": nil, "link/file": unix.ELOOP, "out/secret": unix.ELOOP, "up/secret": unix.ELOOP,
+		"mount": unix.EXDEV, "mount/secret": unix.EXDEV, "no": unix.ENOENT, "sub/file/x": unix.ENOTDIR,
+	} {
+		for how, below := range map[string]func(place, string) (place, error){"openat2": place.below, "by name": byName} {
+			p, err := below(root, path)
+			if err == nil {
+				p.close()
+			}
+			// By name a link in the middle is something that is no folder.
+			if through := errors.Is(want, unix.ELOOP) && errors.Is(err, unix.ENOTDIR); !errors.Is(err, want) && !through {
+				t.Errorf("%s, %s: %v, want %v", path, how, err, want)
+			}
+		}
+	}
 }
 
 // TestDeepPaths: a guest can make paths that are longer than one call of the host
