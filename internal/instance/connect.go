@@ -27,11 +27,13 @@ func (l *live) dialPort(ctx context.Context, port uint16) (*wire, error) {
 	ctx, done := joined(ctx, attempt)
 	defer done()
 	for wait := minRedial; ; wait = min(2*wait, maxRedial) {
+		// Before the attempt: while it is being refused another may be the first that is not.
+		last := l.wires.hopeless(port)
 		c, err := l.dialOnce(ctx, port)
 		if err == nil {
 			return l.wires.add(attempt, c, port) //nolint:contextcheck // not the caller's: the connection outlives the call
 		}
-		if !errors.Is(err, syscall.ECONNREFUSED) || l.wires.hopeless(port) {
+		if !errors.Is(err, syscall.ECONNREFUSED) || last {
 			return nil, err
 		}
 		timer := time.NewTimer(wait)

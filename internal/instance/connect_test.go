@@ -149,6 +149,27 @@ func TestRedial(t *testing.T) {
 	}
 }
 
+// TestManyRedial has many clients wait for a program to listen: those that are refused
+// while the first gets through are not sent away.
+func TestManyRedial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := serving(t)
+		w.nets.set(80, stubPort{after: 100 * time.Millisecond})
+		must(t, s.Start(t.Context(), "web"))
+		var wg sync.WaitGroup
+		for i := range 50 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * 997 * time.Microsecond)
+				if err := w.doors.at(8080).visit(t.Context(), time.Second); err != nil {
+					t.Errorf("client %d: %v", i, err)
+				}
+			})
+		}
+		wg.Wait()
+		end(t, w, s)
+	})
+}
+
 // refusedAtOnce dials a port on which nothing listens.
 func refusedAtOnce(t *testing.T, w *stubWorld, why string) {
 	t.Helper()

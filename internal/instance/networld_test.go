@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -73,11 +74,21 @@ func (s *stubNets) Open(id ID, _ Spec, _ func(string)) (Network, error) {
 	return n, nil
 }
 
-// dial connects to the guest of a machine; one that stands still does not answer.
+// dial connects to the guest of a machine. Its answer takes as long to come as the
+// question.
 func (s *stubNets) dial(ctx context.Context, dir string, port uint16, loopback bool) (net.Conn, error) {
 	if err := nap(ctx, time.Millisecond); err != nil {
 		return nil, err
 	}
+	c, err := s.ask(ctx, dir, port, loopback)
+	if late := nap(ctx, time.Millisecond); late != nil && c != nil {
+		return nil, errors.Join(late, c.Close())
+	}
+	return c, err
+}
+
+// ask has the guest of a machine answer; one that stands still does not.
+func (s *stubNets) ask(ctx context.Context, dir string, port uint16, loopback bool) (net.Conn, error) {
 	for s.w.standsStill(dir) {
 		if err := nap(ctx, time.Millisecond); err != nil {
 			return nil, err

@@ -441,7 +441,7 @@ func TestDoorLimit(t *testing.T) {
 func TestManyConnections(t *testing.T) {
 	s := newSleeper(program(t, echo))
 	d := open(t, Doors{}, s.connect)
-	said := noise(100 << 10)
+	said := noise(20 << 10)
 	var wg sync.WaitGroup
 	for range 500 {
 		c := visit(t, d)

@@ -172,7 +172,6 @@ func rewrite(r *httputil.ProxyRequest) {
 	// Idle connections are kept by this name: one port, one pool.
 	r.Out.URL.Scheme, r.Out.URL.Host = "http", "guest:"+strconv.Itoa(int(passageOf(r.In.Context()).port))
 	r.Out.URL.RawQuery = r.In.URL.RawQuery // it is the guest's to judge
-	r.Out.Host = r.In.Host
 	r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"]
 	r.SetXForwarded()
 	for name, values := range r.Out.Header {
@@ -187,7 +186,7 @@ func rewrite(r *httputil.ProxyRequest) {
 // failed answers a request that did not reach the guest, or that it did not answer.
 func (f *Front) failed(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
-		panic(http.ErrAbortHandler) // the client has gone, or is to go
+		return // the client has gone, or was sent away
 	}
 	f.log.DebugContext(r.Context(), "request", logattr.Err(err))
 	answerError(w, r, statusOf(err), err)

@@ -78,8 +78,8 @@ var errBrokeOff = errors.New("the program broke off")
 
 // ofGuest explains an error between the router and a guest.
 func ofGuest(err error) error {
-	if u, ok := errors.AsType[unreachable](err); ok {
-		return u.error
+	if _, ok := errors.AsType[unreachable](err); ok {
+		return err // it says why
 	}
 	return fault.Wrap(fault.Unavailable, fmt.Errorf("%w: %w", errBrokeOff, err), "").By(fault.Program)
 }
