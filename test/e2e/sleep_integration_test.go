@@ -55,7 +55,7 @@ func (h *host) ask(url string) told {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // only read
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK {
 		h.t.Fatalf("%s: %s, %q, %v", url, resp.Status, body, err)
@@ -108,7 +108,7 @@ func TestHibernate(t *testing.T) {
 	}
 	stdin, tell := io.Pipe()
 	out, hear := io.Pipe()
-	defer hear.Close()
+	defer hear.Close() //nolint:errcheck // a pipe in memory
 	ended := make(chan error, 1)
 	go func() {
 		_, err := x.Stream(context.WithoutCancel(t.Context()), client.Streams{Stdin: stdin, Stdout: hear, Stderr: io.Discard})
@@ -217,7 +217,7 @@ func TestClones(t *testing.T) {
 	script := "cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id /etc/machine-id; head -c 16 /dev/urandom | od -An -tx1; python3 -c 'import uuid; print(uuid.uuid4())'; hostname"
 	seen := map[string]bool{}
 	for range clones {
-		for _, line := range strings.Split(strings.TrimSpace(h.ok("run", "--", "sh", "-c", script)), "\n") {
+		for line := range strings.SplitSeq(strings.TrimSpace(h.ok("run", "--", "sh", "-c", script)), "\n") {
 			if seen[line] {
 				t.Errorf("%q comes twice", line)
 			}
@@ -273,7 +273,7 @@ func TestEgress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
+	defer ln.Close() //nolint:errcheck // of no use any more
 	h.create("box", []string{"sleep", "100000"})
 	_, port, _ := net.SplitHostPort(ln.Addr().String()) // of a listener
 	for _, addr := range []string{"192.168.127.1", "169.254.169.254", "10.0.0.1", "192.168.0.1", "100.64.0.1", "198.18.0.1", "224.0.0.1"} {
