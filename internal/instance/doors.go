@@ -18,7 +18,9 @@ type Doors interface {
 }
 
 // Connect makes a connection to the guest, waking it if need be. The instance is held
-// awake until the connection is closed. ctx bounds the call only.
+// awake until the connection is closed. ctx bounds the call only. An error is a
+// syscall.ECONNREFUSED when the guest is awake and nothing listens, an ErrDeleted when
+// there is no instance any more; all others are reasons for not being awake.
 type Connect func(ctx context.Context) (GuestConn, error)
 
 // Door is an open public port.

@@ -76,6 +76,7 @@ func BenchmarkFront(b *testing.B) {
 	}
 	for _, http2 := range []bool{false, true} {
 		f := serving(b, h)
+		f.stub.quick = true
 		for _, way := range []struct{ name, addr string }{{"direct", f.stub.programs[80]}, {"front", f.addr}} {
 			c := (&front{addr: way.addr}).client(http2)
 			for _, path := range []string{"small", "large"} {

@@ -8,8 +8,12 @@
 // # The path of a connection
 //
 // Accept, hold, wake, dial, relay; nothing on it sleeps or polls. What a client says
-// while its instance wakes is kept and passed on. A relay copies both ways and passes
-// half-closes on; it ends when both directions have ended, or one has failed.
+// while its instance wakes is kept and passed on; a client that leaves meanwhile gives
+// up the wake. A client that cannot be served is told why if it has begun to speak
+// HTTP/1, and reset otherwise.
+//
+// A relay copies both ways. It passes on that a side has ended its direction, and that
+// a side has broken, as what they are: a program that reads an end has read all.
 //
 // # Who keeps what awake
 //

@@ -25,6 +25,7 @@ type stubInstances struct {
 	programs map[uint16]string // addresses, by guest port
 	wakeErr  error
 	hang     bool // nobody wakes
+	quick    bool // to let go
 	woken    []string
 	held     atomic.Int32
 	released atomic.Int32
@@ -83,7 +84,9 @@ func (a *stubAwake) Dial(ctx context.Context, port uint16) (instance.GuestConn, 
 
 func (a *stubAwake) Release() {
 	a.freed.Store(true)
-	time.Sleep(time.Millisecond) // for whoever does not wait
+	if !a.of.quick {
+		time.Sleep(time.Millisecond) // for whoever does not wait
+	}
 	a.of.held.Add(-1)
 	a.of.released.Add(1)
 }
