@@ -244,8 +244,8 @@ func TestServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	for life, size := range map[Life]int64{GoesOn: 5, Begins: 0} {
-		if life == Begins {
-			_ = os.WriteFile(noted, []byte("noted"), 0o600)
+		if err := os.WriteFile(noted, []byte("noted"), 0o600); err != nil {
+			t.Fatal(err)
 		}
 		w, err := s.Open(id, Spec{}, life)
 		if err != nil {
