@@ -304,7 +304,7 @@ func (t *transition) aim(g Goal) {
 	}
 	t.Goal = g
 	switch {
-	case t.State == Booting && g != ToPaused && g != ToHibernated, t.State == Saving && g != ToHibernated:
+	case t.State == Booting && g != ToPaused && (g != ToHibernated || !t.Hibernated), t.State == Saving && g != ToHibernated:
 		t.do(Cancel)
 	}
 }

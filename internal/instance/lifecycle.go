@@ -205,7 +205,10 @@ func (a *actor) leave(ctx context.Context, how Leaving) error {
 func (a *actor) rest(ctx context.Context, how Leaving) error {
 	if how == PutAsleep && a.world.Driver.Info().Abilities.Save {
 		err := a.ask(ctx, Hibernate)
-		if err == nil || ctx.Err() != nil || errors.Is(err, ErrNotRunning) || errors.Is(err, ErrDeleted) {
+		if err == nil || errors.Is(err, ErrNotRunning) { // it had not come up: there is nothing to save
+			return nil
+		}
+		if ctx.Err() != nil || errors.Is(err, ErrDeleted) {
 			return err
 		}
 		a.remark("the memory could not be saved, the program is stopped: %v", err)
