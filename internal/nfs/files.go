@@ -123,16 +123,18 @@ func (c *files) release(f *file) {
 	}
 }
 
-// drop closes the file id as soon as nobody uses it: it has been removed.
-func (c *files) drop(id ident) {
+// drop forgets the file id, which has been removed. It is closed by the returned
+// function, which takes as long as the host needs to free its space, or by whoever
+// uses it still.
+func (c *files) drop(id ident) (shut func()) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	var closing []*file
 	if f := c.open[id]; f != nil {
 		f.dirty = false // nobody will read it
 		closing = c.forget(f, closing)
 	}
-	c.mu.Unlock()
-	c.shut(closing)
+	return func() { c.shut(closing) }
 }
 
 // touched notes that f was written to, and synced that it is on the disk.

@@ -138,7 +138,7 @@ func TestFilesReplacedOnTheHost(t *testing.T) {
 	// What nobody has open is gone.
 	write(t, path, "x")
 	unread := c.walk(root, "file")
-	r.s.volumes[0].files.drop(identOf(t, unread))
+	r.s.volumes[0].files.drop(identOf(t, unread))()
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestNumbersUsedAgain(t *testing.T) {
 	write(t, path, "old")
 	old := c.walk(root, "file")
 	v := r.s.volumes[0]
-	v.files.drop(identOf(t, old))
+	v.files.drop(identOf(t, old))()
 	ino := identOf(t, old).ino
 	for i := range 200 {
 		if err := os.Remove(path); err != nil {

@@ -99,19 +99,24 @@ func (r *request) unlinkIn(dir *object, name string, folder bool) error {
 		return err
 	}
 	dir.v.nodes.forget(dir.node, name, c.st.id)
-	r.later(func() { dir.v.lost(c.st) })
+	r.lost(c)
 	return nil
 }
 
-// lost notes that the guest has taken a name from a file, which had been as st says.
-// The guest keeps names for what it has open: with the last one nobody uses it.
-func (v *volume) lost(st stat) {
-	if st.kind != typeFolder && st.links > 1 {
+// lost notes that the guest has taken a name from a file, which had been as o.st says.
+// The guest keeps names for what it has open: with the last one nobody uses it, and its
+// handle is stale from this answer on.
+func (r *request) lost(o *object) {
+	if o.st.kind != typeFolder && o.st.links > 1 {
 		return
 	}
-	v.files.drop(st.id)
-	v.syncer.removed(st.id)
-	v.memory.set(st.id, noRecord)
+	v, id := o.v, o.st.id
+	shut := v.files.drop(id)
+	r.later(func() {
+		shut()
+		v.syncer.removed(id)
+		v.memory.set(id, noRecord)
+	})
 }
 
 func (r *request) rename() {
@@ -184,7 +189,7 @@ func (r *request) renameIn(from, to spotOf) error {
 	}
 	done(func() { v.nodes.renamed(src.st.id, from.spot(), to.spot(), replaced) })
 	if replaced != nil {
-		r.later(func() { v.lost(dst.st) })
+		r.lost(dst)
 	}
 	return nil
 }
