@@ -201,19 +201,22 @@ func TestInternet(t *testing.T) {
 	const own = "8.8.4.4" // a public address that is the host's
 	world := newInternet(t, own, map[string]string{
 		"example.test": "93.184.216.34", "api.example.test": "93.184.216.35", "other.test": "93.184.216.36",
-		"rebind.example.test": "10.0.0.1", "host.example.test": own,
+		"rebind.example.test": "10.0.1.1", "host.example.test": own,
 	})
 	h := newHost(t)
 	denied := []string{
 		"10.0.0.1", "172.16.0.1", "192.168.1.1", "192.168.127.3", "100.64.0.1", "169.254.169.254", "192.0.0.1",
-		"198.18.0.1", "0.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", own,
+		"198.18.0.1", "0.0.0.1", "240.0.0.1", own,
 	}
 	var refused [][2]string
 	for _, addr := range denied {
 		refused = append(refused, [2]string{"tcp " + addr + " 80", "refused"})
 	}
 	h.create("public", []string{"sleep", "100000"})
+	const nowhere = "[Errno 101] Network is unreachable" // says the guest's own kernel
 	h.call("public", append(refused,
+		[2]string{"tcp 224.0.0.1 80", nowhere},
+		[2]string{"tcp 255.255.255.255 80", nowhere},
 		[2]string{"tcp example.test 80", "93.184.216.34"},
 		[2]string{"tcp 93.184.216.99 80", "93.184.216.99"},
 		[2]string{"udp 93.184.216.34 7", "hello"},
@@ -246,8 +249,9 @@ func TestInternet(t *testing.T) {
 	h.ok("instance", "start", "--name", "all", "--egress", "all", "--", "sleep", "100000")
 	h.call("all",
 		[2]string{"tcp 10.0.0.1 80", "10.0.0.1"},
-		[2]string{"tcp rebind.example.test 80", "10.0.0.1"},
-		[2]string{"tcp " + own + " 80", "refused"},
+		[2]string{"tcp rebind.example.test 80", "10.0.1.1"},
+		[2]string{"tcp " + own + " 80", own},
+		[2]string{"tcp 169.254.169.254 80", "refused"},
 	)
 	h.ok("instance", "start", "--name", "none", "--egress", "none", "--", "sleep", "100000")
 	h.call("none",
