@@ -28,7 +28,7 @@ const nfsOptions = "addr=" + gateway + ",vers=3,proto=tcp,nolock,noacl,hard,port
 func (m *machine) Mount(req guestproto.Mount) error {
 	m.mounting.Lock() // one request at a time: each looks first at what is there
 	defer m.mounting.Unlock()
-	if err := m.modules.load("workspace"); err != nil {
+	if err := m.prepareMounts(); err != nil {
 		return err
 	}
 	if req.Reconnect {
@@ -42,9 +42,22 @@ func (m *machine) Mount(req guestproto.Mount) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// prepareMounts does what has to be done once before folders can be mounted, and need
+// not be done again in a clone. The caller holds mounting.
+func (m *machine) prepareMounts() error {
+	if m.mountable {
+		return nil
+	}
+	if err := m.modules.load("workspace"); err != nil {
+		return err
+	}
 	if err := os.WriteFile("/proc/sys/vm/dirty_writeback_centisecs", []byte(writeback), 0); err != nil {
 		console("write files back each second: %v", err) // it stays at five
 	}
+	m.mountable = true
 	return nil
 }
 
