@@ -44,10 +44,16 @@ type session struct {
 	wg      sync.WaitGroup
 }
 
+// halfClosed is how long a stream goes on in one direction after the other has ended:
+// a client that has said all may wait long for its answer. A guest that never ends its
+// own direction costs a closed stream for that long.
+const halfClosed = time.Hour
+
 func muxConfig() *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.EnableKeepAlive = false
 	c.StreamOpenTimeout = 0
+	c.StreamCloseTimeout = halfClosed
 	c.ConnectionWriteTimeout = forever
 	c.MaxStreamWindowSize = 1 << 20
 	c.LogOutput = io.Discard

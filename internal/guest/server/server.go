@@ -104,6 +104,7 @@ func muxConfig() *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.EnableKeepAlive = false
 	c.StreamOpenTimeout = 0
+	c.StreamCloseTimeout = 0 // the host says when it is over
 	c.ConnectionWriteTimeout = 10 * 365 * 24 * time.Hour
 	c.MaxStreamWindowSize = 1 << 20
 	c.LogOutput = io.Discard
