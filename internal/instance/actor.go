@@ -31,6 +31,7 @@ type actor struct {
 
 	ops     sync.WaitGroup // the operation in flight, and what watches the machine
 	done    chan result    // of operations; at most one is in flight
+	shared  *share         // what served the folders last; operations' own
 	first   func(context.Context) result
 	snap    Snap
 	record  Record

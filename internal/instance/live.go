@@ -40,6 +40,7 @@ type live struct {
 type body struct {
 	machine vmm.Machine
 	network Network
+	share   *share        // the instance's folders, nil while they are not served
 	over    chan struct{} // closed when the machine has ended; exit is set then
 	exit    vmm.Exit
 }
@@ -218,5 +219,6 @@ func (a *actor) join(ctx context.Context, l *live) error {
 	if err := a.link(ctx, l, a.magic, hello); err != nil {
 		return err
 	}
+	a.remount(ctx, l)
 	return a.attach(ctx, l, offset)
 }

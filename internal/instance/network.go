@@ -74,6 +74,7 @@ func (a *actor) plug(ctx context.Context, l *live) error {
 		case <-b.over:
 		case <-a.left:
 		}
+		l.unfurnished(b)
 		_ = n.Close() // its connections end with the machine anyway
 	})
 	conn, err := b.machine.AttachNetwork(ctx)

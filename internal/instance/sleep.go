@@ -105,7 +105,9 @@ func (a *actor) stop(ctx context.Context, l, asleep *live) error {
 		return nil
 	}
 	l.asked.Store(true)
-	if !a.spec.Ephemeral {
+	if a.spec.Ephemeral {
+		a.flush(ctx, l)
+	} else {
 		a.powerOff(ctx, l)
 	}
 	return a.kill(ctx, l)
@@ -147,7 +149,11 @@ func (a *actor) powerOff(ctx context.Context, l *live) {
 // erase is the operation of Erasing. The handle is free before the deletion is
 // answered.
 func (a *actor) erase(ctx context.Context, asleep *live) error {
-	if err := a.world.Ground.Clear(a.id); err != nil {
+	err := a.unshared(ctx)
+	if err == nil {
+		err = a.world.clear(a.id)
+	}
+	if err != nil {
 		return fmt.Errorf("delete %s: %w", a.id, err)
 	}
 	if asleep != nil {
@@ -157,7 +163,7 @@ func (a *actor) erase(ctx context.Context, asleep *live) error {
 		a.set.remove(a)
 		return nil
 	}
-	err := a.output.Close()
+	err = a.output.Close()
 	if err == nil {
 		err = a.world.Store.DeleteInstance(ctx, a.id)
 	}
