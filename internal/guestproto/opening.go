@@ -22,8 +22,8 @@ const (
 	MagicArg = "aegis.magic"
 
 	// TemplateArg makes the harness stop short of the instance's disk until a Hello comes
-	// that is not Prepare: what is saved before that is a template, of which every
-	// instance with the same image can be a clone, whatever is on its disk.
+	// that asks for it: what is saved before that is a template, of which every instance
+	// with the same image can be a clone, whatever is on its disk.
 	TemplateArg = "aegis.template"
 
 	// TraceArg makes the harness write TraceUserspace to the console when it starts:

@@ -25,6 +25,9 @@ type machine struct {
 	state    *os.File   // the harness's folder on the instance's disk; set by own
 	mounting sync.Mutex // folders of the host
 
+	growing sync.Mutex
+	disk    int64 // bytes of the instance's disk that its file system takes, 0 for all there were; guarded by growing
+
 	identity sync.Mutex // one at a time
 	bootID   bool       // /proc/sys/kernel/random/boot_id is replaced
 
@@ -105,6 +108,9 @@ func (m *machine) makeOwn(disk int64) error {
 	if m.state, err = mountRoot(disk); err != nil {
 		return err
 	}
+	m.growing.Lock()
+	m.disk = disk
+	m.growing.Unlock()
 	if err := mountUserland(); err != nil {
 		return err
 	}
@@ -115,7 +121,7 @@ func (m *machine) makeOwn(disk int64) error {
 }
 
 // Prepare implements server.System.
-func (m *machine) Prepare(ctx context.Context) error {
+func (m *machine) Prepare(ctx context.Context, disk int64) error {
 	if !m.template {
 		return &guestproto.Error{Code: guestproto.CodeInvalid, Msg: "this machine was not booted to be a template"}
 	}
@@ -123,13 +129,45 @@ func (m *machine) Prepare(ctx context.Context) error {
 		return err
 	}
 	m.network.Wait()
+	if disk == 0 {
+		return nil
+	}
+	if err := m.Ready(ctx, disk); err != nil {
+		return err
+	}
+	unix.Sync() // or each clone writes it
 	return nil
 }
 
 // Ready implements server.System.
 func (m *machine) Ready(ctx context.Context, disk int64) error {
 	m.own.begin(func() error { return m.makeOwn(disk) })
-	return m.own.wait(ctx)
+	if err := m.own.wait(ctx); err != nil {
+		return err
+	}
+	return m.enlarge(disk)
+}
+
+// enlarge grows the file system of an instance's disk that is larger than the one of its
+// template.
+func (m *machine) enlarge(disk int64) error {
+	m.growing.Lock()
+	defer m.growing.Unlock()
+	if disk <= m.disk || m.disk == 0 {
+		return nil
+	}
+	dev, ok := blockDevice("disk")
+	if !ok {
+		return nil
+	}
+	if err := awaitSize(dev, disk); err != nil {
+		return err
+	}
+	m.disk = disk
+	if err := grow(dev, m.state); err != nil {
+		console("grow the disk: %v", err) // it works at its old size
+	}
+	return nil
 }
 
 // ringFile makes the file of an output log: on the instance's disk, without a name,

@@ -75,7 +75,12 @@ func mountDisk(size int64) error {
 	if err := (mount{dev, diskDir, "ext4", unix.MS_NOATIME, ""}).do(); err != nil {
 		return err
 	}
-	if err := grow(dev); err != nil {
+	dir, err := os.Open(diskDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close() //nolint:errcheck // read only
+	if err := grow(dev, dir); err != nil {
 		console("grow the disk: %v", err) // it works at its old size
 	}
 	return nil
@@ -84,8 +89,8 @@ func mountDisk(size int64) error {
 // resizeFS is EXT4_IOC_RESIZE_FS: the argument is the new number of blocks.
 const resizeFS = 0x40086610
 
-// grow enlarges the mounted ext4 on dev to the size of the device.
-func grow(dev string) error {
+// grow enlarges the ext4 on dev to the size of the device. dir is a folder on it.
+func grow(dev string, dir *os.File) error {
 	blocks, blockSize, err := ext4Size(dev)
 	if err != nil {
 		return err
@@ -103,11 +108,6 @@ func grow(dev string) error {
 	if want <= blocks {
 		return nil
 	}
-	dir, err := os.Open(diskDir)
-	if err != nil {
-		return err
-	}
-	defer dir.Close() //nolint:errcheck // read only
 	//nolint:gosec // the ioctl takes a pointer
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, dir.Fd(), resizeFS, uintptr(unsafe.Pointer(&want))); errno != 0 {
 		return fmt.Errorf("from %d to %d blocks: %w", blocks, want, errno)

@@ -63,7 +63,7 @@ func (s *session) hello(ctx context.Context, m guestproto.Message) (guestproto.W
 	}
 	s.setLonely(time.Duration(h.LonelyOffMS) * time.Millisecond)
 	if h.Prepare {
-		if err := s.conf.System.Prepare(ctx); err != nil {
+		if err := s.conf.System.Prepare(ctx, h.DiskBytes); err != nil {
 			return guestproto.Welcome{}, err
 		}
 		return s.welcome(version, nil), nil
