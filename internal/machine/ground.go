@@ -39,6 +39,10 @@ type Options struct {
 	Driver  vmm.Driver
 	Linker  instance.Linker // talks to templates
 	Log     *slog.Logger
+	// Networks and Workspaces give new templates what clones find mounted; nil leaves it to
+	// each of them to mount it.
+	Networks   instance.Networks
+	Workspaces instance.Workspaces
 	// Templates says whether machines may be clones of one that has booted.
 	Templates bool
 	// Timeout protects those who wait for a template from a guest that never comes up.
@@ -53,11 +57,15 @@ type Ground struct {
 	linker  instance.Linker
 	log     *slog.Logger
 	timeout time.Duration
-	clones  bool // where the driver can
-	free    func(path string) (size.Bytes, error)
-	cache   cache
-	quota   size.Bytes     // of templates on the disk
-	work    sync.WaitGroup // in the background
+
+	networks   instance.Networks
+	workspaces instance.Workspaces
+
+	clones bool // where the driver can
+	free   func(path string) (size.Bytes, error)
+	cache  cache
+	quota  size.Bytes     // of templates on the disk
+	work   sync.WaitGroup // in the background
 
 	mu     sync.Mutex
 	initrd string // the initramfs for kernel, or ""
@@ -71,7 +79,7 @@ var _ instance.Ground = (*Ground)(nil)
 func NewGround(o Options) *Ground {
 	return &Ground{
 		home: o.Home, harness: o.Harness, driver: o.Driver, linker: o.Linker, log: o.Log, timeout: o.Timeout,
-		clones: o.Templates, quota: maxTemplates,
+		networks: o.Networks, workspaces: o.Workspaces, clones: o.Templates, quota: maxTemplates,
 		free: rootfs.FreeSpace, cache: cache{entries: map[string]*entry{}},
 	}
 }

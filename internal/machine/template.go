@@ -198,11 +198,16 @@ func (g *Ground) prepare(ctx context.Context, m vmm.Machine, magic guestproto.Ma
 	if err != nil {
 		return err
 	}
-	// Clones begin with a guest that talks to nobody.
-	if err := link.Close(); err != nil {
-		return err
+	stop := func() error { return nil }
+	if rooted {
+		stop, err = g.furnish(ctx, m, link)
 	}
-	return m.Pause(ctx)
+	// Clones begin with a guest that talks to nobody.
+	err = errors.Join(err, link.Close())
+	if err == nil {
+		err = m.Pause(ctx)
+	}
+	return errors.Join(err, stop())
 }
 
 // keep writes a template to disk and makes it known.

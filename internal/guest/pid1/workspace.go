@@ -38,36 +38,62 @@ func (m *machine) Mount(req guestproto.Mount) error {
 		}
 	}
 	for _, p := range req.Mounts {
-		if err := mountExport(p); err != nil {
+		there, err := mountExport(p)
+		if err == nil && there {
+			err = remountExport(p, !req.Reconnect)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func mountExport(p guestproto.MountPoint) error {
+// remountExport makes what was mounted already what is asked for. A template has its
+// workspace mounted for writing, and knows it as it was when it was empty: a guest that
+// begins asks the host at once what it is now, which opening does. One that goes on does
+// not wait for the host.
+func remountExport(p guestproto.MountPoint, begins bool) error {
+	target := path.Clean(p.Target)
+	if p.ReadOnly {
+		if err := unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_NODEV|unix.MS_RDONLY, ""); err != nil {
+			return fmt.Errorf("mount %s for reading only: %w", target, err)
+		}
+	}
+	if !begins {
+		return nil
+	}
+	dir, err := os.Open(target)
+	if err != nil {
+		return &guestproto.Error{Code: mountCode(err), Msg: fmt.Sprintf("open a folder of the host: %v", err)}
+	}
+	return dir.Close()
+}
+
+// mountExport mounts a folder of the host, and reports whether it was mounted before.
+func mountExport(p guestproto.MountPoint) (there bool, err error) {
 	if !path.IsAbs(p.Export) || !path.IsAbs(p.Target) || path.Clean(p.Target) == "/" {
-		return &guestproto.Error{Code: guestproto.CodeInvalid, Msg: fmt.Sprintf("cannot mount %q on %q", p.Export, p.Target)}
+		return false, &guestproto.Error{Code: guestproto.CodeInvalid, Msg: fmt.Sprintf("cannot mount %q on %q", p.Export, p.Target)}
 	}
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return err
+		return false, err
 	}
 	source, target := gateway+":"+p.Export, path.Clean(p.Target)
 	if mountedOn(string(table), target) == source {
-		return nil
+		return true, nil
 	}
 	if err := mountPoint(target); err != nil {
-		return &guestproto.Error{Code: guestproto.CodeInvalid, Msg: err.Error()}
+		return false, &guestproto.Error{Code: guestproto.CodeInvalid, Msg: err.Error()}
 	}
 	var flags uintptr = unix.MS_NODEV
 	if p.ReadOnly {
 		flags |= unix.MS_RDONLY
 	}
 	if err := unix.Mount(source, target, "nfs", flags, nfsOptions); err != nil {
-		return &guestproto.Error{Code: mountCode(err), Msg: fmt.Sprintf("mount a folder of the host on %s: %v", target, err)}
+		return false, &guestproto.Error{Code: mountCode(err), Msg: fmt.Sprintf("mount a folder of the host on %s: %v", target, err)}
 	}
-	return nil
+	return false, nil
 }
 
 // mountCode says what kind of failure a mount of NFS met.
