@@ -26,6 +26,11 @@ const (
 	// with the same image can be a clone, whatever is on its disk.
 	TemplateArg = "aegis.template"
 
+	// RuntimeArg is for the Go runtime of PID 1, which gets what the kernel does not know on its
+	// command line as environment: signals that interrupt what takes long cost an emulated
+	// guest more than it takes.
+	RuntimeArg = "GODEBUG=asyncpreemptoff=1"
+
 	// TraceArg makes the harness write TraceUserspace to the console when it starts:
 	// where the kernel's part of a boot ends, for benchmarks.
 	TraceArg = "aegis.trace"

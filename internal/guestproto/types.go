@@ -99,6 +99,10 @@ type Welcome struct {
 	Abilities []string `json:"abilities"`  // optional parts of the protocol, sorted
 	BootNonce string   `json:"boot_nonce"` // changes with every boot of this kernel, not with a wake
 	Execs     []Exec   `json:"execs"`      // the owned processes that exist
+	// WorkedUS is how many microseconds the guest had Hello in work, by its own clock: the
+	// rest of the time to the answer was on the way. It has told itself the time as it was
+	// at the end of the work.
+	WorkedUS int64 `json:"worked_us,omitempty"`
 }
 
 // Exec is the state of one process.

@@ -57,6 +57,7 @@ type Ground struct {
 	linker  instance.Linker
 	log     *slog.Logger
 	timeout time.Duration
+	settle  time.Duration // see settling
 
 	networks   instance.Networks
 	workspaces instance.Workspaces
@@ -78,7 +79,7 @@ var _ instance.Ground = (*Ground)(nil)
 // error of Prepare.
 func NewGround(o Options) *Ground {
 	return &Ground{
-		home: o.Home, harness: o.Harness, driver: o.Driver, linker: o.Linker, log: o.Log, timeout: o.Timeout,
+		home: o.Home, harness: o.Harness, driver: o.Driver, linker: o.Linker, log: o.Log, timeout: o.Timeout, settle: settling,
 		networks: o.Networks, workspaces: o.Workspaces, clones: o.Templates, quota: maxTemplates,
 		free: rootfs.FreeSpace, cache: cache{entries: map[string]*entry{}},
 	}
@@ -109,7 +110,7 @@ func (g *Ground) plan(ctx context.Context, id instance.ID, spec instance.Spec, m
 	}
 	recipe := vmm.Spec{
 		ID: string(id), Dir: g.Dir(id), Memory: steps(spec.Memory), VCPUs: spec.VCPUs,
-		Kernel: k.Image, Initrd: initrd, Cmdline: guestproto.MagicArg + "=" + magic.String(),
+		Kernel: k.Image, Initrd: initrd, Cmdline: guestArgs(magic),
 		Disks: []vmm.Disk{
 			{Name: BaseDisk, Path: img.Path, Format: vmm.Raw, ReadOnly: true},
 			{Name: InstanceDisk, Path: l.disk, Format: vmm.Raw},
@@ -133,6 +134,11 @@ func (g *Ground) plan(ctx context.Context, id instance.ID, spec instance.Spec, m
 		l.undo()
 	}
 	return plan, err
+}
+
+// guestArgs returns the arguments of PID 1.
+func guestArgs(magic guestproto.Magic) string {
+	return guestproto.MagicArg + "=" + magic.String() + " " + guestproto.RuntimeArg
 }
 
 // memoryStep is what memory comes in, so that machines of about the same size are

@@ -150,7 +150,7 @@ func (g *Ground) bootTemplate(ctx context.Context, dir string, recipe vmm.Spec, 
 	t := &template{magic: guestproto.NewMagic()}
 	disk := filepath.Join(dir, InstanceDisk)
 	recipe.ID, recipe.Dir = "template-"+filepath.Base(dir), filepath.Join(dir, "vmm")
-	recipe.Cmdline = guestproto.MagicArg + "=" + t.magic.String() + " " + guestproto.TemplateArg
+	recipe.Cmdline = guestArgs(t.magic) + " " + guestproto.TemplateArg
 	recipe.Disks = []vmm.Disk{recipe.Disks[0], {Name: InstanceDisk, Path: disk, Format: vmm.Raw}}
 	if err := errors.Join(os.Mkdir(recipe.Dir, 0o700), g.makeTemplateDisk(disk, rooted)); err != nil {
 		return nil, errors.Join(rootfs.DiskFull(err), os.RemoveAll(dir))
@@ -185,6 +185,11 @@ func (g *Ground) bootTemplate(ctx context.Context, dir string, recipe vmm.Spec, 
 	return nil, err
 }
 
+// settling is how long a guest that has become a template is left alone before it is saved.
+// Its kernel puts off much of what mounts and processes that have ended leave to be done,
+// and each clone would do it anew. Nothing tells when that is over.
+const settling = 300 * time.Millisecond
+
 // killTimeout protects whoever waits for a template from a VMM that cannot be killed.
 const killTimeout = 20 * time.Second
 
@@ -202,10 +207,17 @@ func (g *Ground) prepare(ctx context.Context, m vmm.Machine, magic guestproto.Ma
 	if rooted {
 		stop, err = g.furnish(ctx, m, link)
 	}
-	// Clones begin with a guest that talks to nobody.
+	// Clones begin with a guest that talks to nobody, and has nothing left to do.
 	err = errors.Join(err, link.Close())
 	if err == nil {
-		err = m.Pause(ctx)
+		quiet := time.NewTimer(g.settle)
+		select {
+		case <-quiet.C:
+			err = m.Pause(ctx)
+		case <-ctx.Done():
+			quiet.Stop()
+			err = context.Cause(ctx)
+		}
 	}
 	return errors.Join(err, stop())
 }

@@ -22,21 +22,25 @@ type machine struct {
 	common   *step // modules, image and network
 	own      *step // disk, root and userland
 	network  sync.WaitGroup
-	state    *os.File   // the harness's folder on the instance's disk; set by own
-	mounting sync.Mutex // folders of the host
+	state    *os.File // the harness's folder on the instance's disk; set by own
+
+	mounting sync.Mutex         // folders of the host
+	mounts   map[string]mounted // by target; guarded by mounting
 
 	growing sync.Mutex
 	disk    int64 // bytes of the instance's disk that its file system takes, 0 for all there were; guarded by growing
 
-	identity sync.Mutex // one at a time
-	bootID   bool       // /proc/sys/kernel/random/boot_id is replaced
+	identity   sync.Mutex // one at a time
+	bootID     bool       // /proc/sys/kernel/random/boot_id is replaced
+	identified bool       // it is, or was, somebody's
 
 	cold   sync.Mutex // held while programs are frozen or let go
+	frozen bool       // they are, or may be; guarded by cold
 	thawed uint64     // how often they were let go; guarded by cold
 }
 
 func newMachine(mods modules, template bool) *machine {
-	return &machine{modules: mods, template: template, common: newStep(), own: newStep()}
+	return &machine{modules: mods, template: template, common: newStep(), own: newStep(), mounts: map[string]mounted{}}
 }
 
 // step is a part of building the machine. It is done once.
@@ -118,25 +122,6 @@ func (m *machine) makeOwn(disk int64) error {
 		return err
 	}
 	return writeDefaults()
-}
-
-// Prepare implements server.System.
-func (m *machine) Prepare(ctx context.Context, disk int64) error {
-	if !m.template {
-		return &guestproto.Error{Code: guestproto.CodeInvalid, Msg: "this machine was not booted to be a template"}
-	}
-	if err := m.common.wait(ctx); err != nil {
-		return err
-	}
-	m.network.Wait()
-	if disk == 0 {
-		return nil
-	}
-	if err := m.Ready(ctx, disk); err != nil {
-		return err
-	}
-	unix.Sync() // or each clone writes it
-	return nil
 }
 
 // Ready implements server.System.
@@ -234,7 +219,14 @@ func (m *machine) Thaw(thaw guestproto.Thaw) error {
 	m.cold.Lock()
 	defer m.cold.Unlock()
 	m.thawed++
-	return freezeCgroup(false)
+	if !m.frozen {
+		return nil
+	}
+	if err := freezeCgroup(false); err != nil {
+		return err
+	}
+	m.frozen = false
+	return nil
 }
 
 // Freeze implements server.System.
@@ -249,6 +241,7 @@ func (m *machine) Freeze(deadline time.Duration) ([]string, error) {
 		m.cold.Unlock()
 		return nil, &guestproto.Error{Code: guestproto.CodeUnavailable, Msg: "the programs were let go meanwhile"}
 	}
+	m.frozen = true
 	err := freezeCgroup(true)
 	m.cold.Unlock()
 	if err != nil {

@@ -4,6 +4,7 @@ package pid1
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"unsafe"
@@ -72,7 +73,7 @@ func mountDisk(size int64) error {
 	if err := refresh(dev, size); err != nil {
 		return err
 	}
-	if err := (mount{dev, diskDir, "ext4", unix.MS_NOATIME, ""}).do(); err != nil {
+	if err := mountExt4(dev); err != nil {
 		return err
 	}
 	dir, err := os.Open(diskDir)
@@ -84,6 +85,19 @@ func mountDisk(size int64) error {
 		console("grow the disk: %v", err) // it works at its old size
 	}
 	return nil
+}
+
+// mountExt4 mounts the disk without what ext4 does in the background after a mount:
+// to write zeros to tables of inodes, which on a sparse file are zeros, and to read maps
+// ahead. Clones would all do it, each while its program starts.
+func mountExt4(dev string) error {
+	m := mount{dev, diskDir, "ext4", unix.MS_NOATIME, "noinit_itable,no_prefetch_block_bitmaps"}
+	err := m.do()
+	if errors.Is(err, unix.EINVAL) { // kernels before 5.13
+		m.data = "noinit_itable"
+		err = m.do()
+	}
+	return err
 }
 
 // resizeFS is EXT4_IOC_RESIZE_FS: the argument is the new number of blocks.

@@ -37,10 +37,11 @@ func (m *machine) Mount(req guestproto.Mount) error {
 			console("end connections to the old server: %v", err) // they end when they have been silent for long
 		}
 	}
+	defer m.hangUp()
 	for _, p := range req.Mounts {
-		there, err := mountExport(p)
+		there, err := m.mountExport(p)
 		if err == nil && there {
-			err = remountExport(p, !req.Reconnect)
+			err = remountExport(p)
 		}
 		if err != nil {
 			return err
@@ -49,38 +50,46 @@ func (m *machine) Mount(req guestproto.Mount) error {
 	return nil
 }
 
-// remountExport makes what was mounted already what is asked for. A template has its
-// workspace mounted for writing, and knows it as it was when it was empty: a guest that
-// begins asks the host at once what it is now, which opening does. One that goes on does
-// not wait for the host.
-func remountExport(p guestproto.MountPoint, begins bool) error {
-	target := path.Clean(p.Target)
-	if p.ReadOnly {
-		if err := unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_NODEV|unix.MS_RDONLY, ""); err != nil {
-			return fmt.Errorf("mount %s for reading only: %w", target, err)
+// hangUp ends the connections of a template: its clones make their own.
+func (m *machine) hangUp() {
+	m.identity.Lock()
+	defer m.identity.Unlock()
+	if m.template && !m.identified {
+		if err := destroySockets(func(socket) bool { return true }); err != nil {
+			console("end the template's connections: %v", err) // they end when a packet is answered with RST
 		}
 	}
-	if !begins {
+}
+
+// remountExport makes what was mounted already what is asked for: a template has its
+// workspace mounted for writing. What the guest knows of the folder of the template, which
+// was empty, it believes for a second at most, as it does of any folder.
+func remountExport(p guestproto.MountPoint) error {
+	if !p.ReadOnly {
 		return nil
 	}
-	dir, err := os.Open(target)
-	if err != nil {
-		return &guestproto.Error{Code: mountCode(err), Msg: fmt.Sprintf("open a folder of the host: %v", err)}
+	target := path.Clean(p.Target)
+	if err := unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_NODEV|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("mount %s for reading only: %w", target, err)
 	}
-	return dir.Close()
+	return nil
 }
 
 // mountExport mounts a folder of the host, and reports whether it was mounted before.
-func mountExport(p guestproto.MountPoint) (there bool, err error) {
+func (m *machine) mountExport(p guestproto.MountPoint) (there bool, err error) {
 	if !path.IsAbs(p.Export) || !path.IsAbs(p.Target) || path.Clean(p.Target) == "/" {
 		return false, &guestproto.Error{Code: guestproto.CodeInvalid, Msg: fmt.Sprintf("cannot mount %q on %q", p.Export, p.Target)}
+	}
+	source, target := gateway+":"+p.Export, path.Clean(p.Target)
+	if known, ok := m.mounts[target]; ok && known == (mounted{source, mountID(target)}) {
+		return true, nil // to read the table of mounts takes long
 	}
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return false, err
 	}
-	source, target := gateway+":"+p.Export, path.Clean(p.Target)
 	if mountedOn(string(table), target) == source {
+		m.noteMount(source, target)
 		return true, nil
 	}
 	if err := mountPoint(target); err != nil {
@@ -93,7 +102,30 @@ func mountExport(p guestproto.MountPoint) (there bool, err error) {
 	if err := unix.Mount(source, target, "nfs", flags, nfsOptions); err != nil {
 		return false, &guestproto.Error{Code: mountCode(err), Msg: fmt.Sprintf("mount a folder of the host on %s: %v", target, err)}
 	}
+	m.noteMount(source, target)
 	return false, nil
+}
+
+// mounted is a mount that this process has made, or found.
+type mounted struct {
+	source string
+	id     uint64 // the kernel's
+}
+
+func (m *machine) noteMount(source, target string) {
+	if id := mountID(target); id != 0 {
+		m.mounts[target] = mounted{source, id}
+	}
+}
+
+// mountID returns the number of what is mounted on a path, without asking the host. It is
+// 0 where the kernel does not tell, before 5.8.
+func mountID(path string) uint64 {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st); err != nil || st.Mask&unix.STATX_MNT_ID == 0 {
+		return 0
+	}
+	return st.Mnt_id
 }
 
 // mountCode says what kind of failure a mount of NFS met.
