@@ -133,7 +133,7 @@ func (s *session) fault(err error) error {
 }
 
 // greet opens the control stream, says hello and starts the stream's goroutines. It
-// returns how long the guest took to answer, too.
+// returns how long hello and its answer were on their way, too.
 func (s *session) greet(id uint64, hello guestproto.Hello) (welcome guestproto.Welcome, took time.Duration, err error) {
 	stream, err := s.mux.OpenStream()
 	if err != nil {
@@ -161,7 +161,8 @@ func (s *session) greet(id uint64, hello guestproto.Hello) (welcome guestproto.W
 	}
 	s.spawn(func() { s.read(stream) })
 	s.spawn(func() { s.write(stream) })
-	return welcome, time.Since(sent), nil
+	worked := time.Duration(welcome.WorkedUS) * time.Microsecond // a guest that lies has its clock wrong
+	return welcome, time.Since(sent) - worked, nil
 }
 
 // unlessSaid returns what the guest itself said in err, else the session's end.

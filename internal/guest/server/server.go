@@ -16,9 +16,10 @@ import (
 
 // System is the machine around the processes.
 type System interface {
-	// Prepare waits until the machine can be saved as a template. Its error is the
-	// answer to Hello.
-	Prepare(ctx context.Context) error
+	// Prepare waits until the machine can be saved as a template; one of instances whose
+	// disk is new has its root file system, on a disk of that many bytes, if disk is not 0.
+	// Its error is the answer to Hello.
+	Prepare(ctx context.Context, disk int64) error
 	// Ready waits until processes can be started, on an instance's disk of that many
 	// bytes; 0 is any. Its error is the answer to Hello.
 	Ready(ctx context.Context, disk int64) error
