@@ -24,48 +24,48 @@ import (
 
 // Home returns the home that set-up has filled for tests. Without one the test fails
 // where VMs are required, and is skipped elsewhere.
-func Home(t testing.TB) paths.Home {
-	t.Helper()
+func Home(tb testing.TB) paths.Home {
+	tb.Helper()
 	home := paths.Home(os.Getenv("AEGIS_TEST_HOME"))
 	_, err := kernel.Installed(home)
 	switch {
 	case err == nil:
 	case os.Getenv("AEGIS_REQUIRE_VM") == "1":
-		t.Fatalf("VMs are required: %v", err)
+		tb.Fatalf("VMs are required: %v", err)
 	default:
-		t.Skipf("no VMs here: %v", err)
+		tb.Skipf("no VMs here: %v", err)
 	}
 	return home
 }
 
 // Recipe returns what a VM boots, whose link that magic opens. It belongs to the test.
-func Recipe(t testing.TB, magic guestproto.Magic) vmm.Spec {
-	t.Helper()
-	home := Home(t)
+func Recipe(tb testing.TB, magic guestproto.Magic) vmm.Spec {
+	tb.Helper()
+	home := Home(tb)
 	k, err := kernel.Installed(home)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	own := paths.Home(filepath.Join(t.TempDir(), "home"))
+	own := paths.Home(filepath.Join(tb.TempDir(), "home"))
 	if err := own.Create(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for _, name := range []string{"kernel.json", k.Version} {
 		if err := os.Symlink(filepath.Join(home.Kernel(), name), filepath.Join(own.Kernel(), name)); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
-	initrd, err := kernel.EnsureInitrd(t.Context(), own, harness(t))
+	initrd, err := kernel.EnsureInitrd(tb.Context(), own, harness(tb))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	dir := own.Instance("vm")
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	disk := filepath.Join(dir, "disk")
 	if err := rootfs.CopySparse(rootfs.TemplatePath(home), disk); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return vmm.Spec{
 		ID: "test", Dir: dir, Memory: 512 * size.MiB, VCPUs: 1, Kernel: k.Image, Initrd: initrd,
@@ -79,37 +79,37 @@ func Recipe(t testing.TB, magic guestproto.Magic) vmm.Spec {
 }
 
 // harness builds the guest's PID 1.
-func harness(t testing.TB) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "harness")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "github.com/xfeldman/aegisvm/cmd/aegis-harness")
+func harness(tb testing.TB) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "harness")
+	build := exec.CommandContext(tb.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "github.com/xfeldman/aegisvm/cmd/aegis-harness")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		tb.Fatalf("%v\n%s", err, out)
 	}
 	return path
 }
 
 // Boot starts a VM, which ends with the test. Its console is shown when that fails.
-func Boot(t testing.TB, log *slog.Logger, spec vmm.Spec) vmm.Machine {
-	t.Helper()
-	driver, err := qemu.Open(t.Context(), qemu.Options{Accel: qemu.TCG, Log: log})
+func Boot(tb testing.TB, log *slog.Logger, spec vmm.Spec) vmm.Machine {
+	tb.Helper()
+	driver, err := qemu.Open(tb.Context(), qemu.Options{Accel: qemu.TCG, Log: log})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	m, err := driver.Start(t.Context(), spec, vmm.Boot{})
+	m, err := driver.Start(tb.Context(), spec, vmm.Boot{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := m.Kill(ctx); err != nil {
-			t.Errorf("kill: %v", err)
+			tb.Errorf("kill: %v", err)
 		}
-		if t.Failed() {
+		if tb.Failed() {
 			console, _ := os.ReadFile(filepath.Join(spec.Dir, "console.log"))
-			t.Logf("console:\n%s", console[max(0, len(console)-8000):])
+			tb.Logf("console:\n%s", console[max(0, len(console)-8000):])
 		}
 	})
 	return m
