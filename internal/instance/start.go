@@ -80,6 +80,9 @@ func (s *starting) run(ctx context.Context, cold bool) (*live, error) {
 	}
 	m, err := s.world.Driver.Start(ctx, plan.Recipe, plan.Source)
 	if err != nil {
+		if plan.Failed != nil && ctx.Err() == nil {
+			plan.Failed(err)
+		}
 		return nil, s.startFault(ctx, err)
 	}
 	if plan.Kind == Wake {
