@@ -74,6 +74,9 @@ func (s *starting) run(ctx context.Context, cold bool) (*live, error) {
 	if plan.Release != nil {
 		defer plan.Release()
 	}
+	if s.asleep != nil && plan.Kind != Wake && !cold {
+		s.remark("the saved memory is not there any more, the program starts anew")
+	}
 	env, err := s.env(ctx)
 	if err != nil {
 		return nil, err
