@@ -109,16 +109,16 @@ func TestSavingOnAFullDisk(t *testing.T) {
 	instances := filepath.Join(h.home, "data", "instances")
 	mount(t, instances, "size=450m")
 	h.up()
-	url := h.teller("web")
+	url := h.teller("box")
 	last := h.ask(url)
 	filler := filepath.Join(instances, "filler")
 	for _, kind := range []string{"of a clone", "of a machine that owns its memory"} {
 		fillUp(t, filler, 4<<20)
-		r := h.try("instance", "stop", "--hibernate", "web")
+		r := h.try("instance", "stop", "--hibernate", "box")
 		if r.status != 1 || !strings.Contains(r.stderr, "free some space") {
 			t.Errorf("%s: status %d, %s", kind, r.status, r.stderr)
 		}
-		if info := h.info("web"); info.State != api.StatePaused || info.Hibernated {
+		if info := h.info("box"); info.State != api.StatePaused || info.Hibernated {
 			t.Errorf("%s: it is %s, hibernated %v", kind, info.State, info.Hibernated)
 		}
 		if left, err := filepath.Glob(filepath.Join(instances, "*", "*saved*")); err != nil || len(left) > 0 {
@@ -126,10 +126,10 @@ func TestSavingOnAFullDisk(t *testing.T) {
 		}
 		last = h.goesOn(url, last)
 		remove(t, filler)
-		h.hibernate("web")
+		h.hibernate("box")
 		last = h.goesOn(url, last)
 	}
-	h.ok("instance", "delete", "web")
+	h.ok("instance", "delete", "box")
 }
 
 // fillUp writes a file until so much is left where it is.
@@ -224,7 +224,7 @@ func spoilMemory(t *testing.T, path string) {
 // instance nothing is lost: that version, come back, wakes it.
 func TestVMMUpgraded(t *testing.T) {
 	h := newHost(t)
-	url := h.teller("web")
+	url := h.teller("old")
 	last := h.ask(url)
 	version := regexp.MustCompile(`qemu \d+\.\d+;`)
 	var ours []byte
@@ -241,7 +241,7 @@ func TestVMMUpgraded(t *testing.T) {
 	h.ok("down")
 	older()
 	h.up()
-	if info := h.info("web"); !info.Hibernated {
+	if info := h.info("old"); !info.Hibernated {
 		t.Fatalf("it is %s", info.State)
 	}
 	h.ok("down")
@@ -254,12 +254,12 @@ func TestVMMUpgraded(t *testing.T) {
 	if got := h.ask(url); got.born == last.born {
 		t.Error("memory of another version woke")
 	}
-	if lines := h.system("web"); !slices.ContainsFunc(lines, func(l string) bool {
+	if lines := h.system("old"); !slices.ContainsFunc(lines, func(l string) bool {
 		return strings.Contains(l, "the saved memory cannot be used, the program starts anew") && strings.Contains(l, "does not fit")
 	}) {
 		t.Errorf("the log does not say so:\n%s", lines)
 	}
-	h.ok("instance", "delete", "web")
+	h.ok("instance", "delete", "old")
 }
 
 // TestTemplateChanged has the files of a template change under a daemon: the start that
