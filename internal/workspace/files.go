@@ -11,13 +11,14 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
 const (
 	// MaxFile is the most that Read returns and Write takes.
-	MaxFile = 10 << 20
+	MaxFile = api.MaxWorkspaceFile
 	// MaxTree is how many entries Tree returns of one folder.
 	MaxTree = 10_000
 )

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,7 +46,7 @@ func newInternet(t *testing.T, own string, names map[string]string) *internet {
 		t.Fatal(err)
 	}
 	conf := filepath.Join(t.TempDir(), "resolv.conf")
-	if err := os.WriteFile(conf, []byte("nameserver 9.9.9.9\n"), 0o644); err != nil { //nolint:gosec // as everywhere
+	if err := os.WriteFile(conf, []byte("nameserver 9.9.9.9\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Mount(conf, "/etc/resolv.conf", "", unix.MS_BIND, ""); err != nil {
@@ -154,12 +155,7 @@ func (w *internet) answer(b []byte) []byte {
 func (w *internet) heard(name string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, asked := range w.asked {
-		if asked == name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(w.asked, name)
 }
 
 // caller tries addresses and names, one a line: "tcp HOST PORT" or "udp HOST PORT". It
@@ -186,13 +182,13 @@ for line in sys.argv[1:]:
 func (h *host) call(name string, want ...[2]string) {
 	h.t.Helper()
 	args := []string{"exec", name, "--", "python3", "-c", caller}
-	expected := ""
+	var expected strings.Builder
 	for _, w := range want {
 		args = append(args, w[0])
-		expected += w[0] + " -> " + w[1] + " \n"
+		fmt.Fprintf(&expected, "%s -> %s \n", w[0], w[1])
 	}
-	if got := h.ok(args...); got != expected {
-		h.t.Errorf("in %s:\n%swant\n%s", name, got, expected)
+	if got := h.ok(args...); got != expected.String() {
+		h.t.Errorf("in %s:\n%swant\n%s", name, got, &expected)
 	}
 }
 

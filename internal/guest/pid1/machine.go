@@ -24,8 +24,9 @@ type machine struct {
 	network  sync.WaitGroup
 	state    *os.File // the harness's folder on the instance's disk; set by own
 
-	mounting sync.Mutex         // folders of the host
-	mounts   map[string]mounted // by target; guarded by mounting
+	mounting  sync.Mutex         // folders of the host
+	mountable bool               // what that needs is there; guarded by mounting
+	mounts    map[string]mounted // by target; guarded by mounting
 
 	growing sync.Mutex
 	disk    int64 // bytes of the instance's disk that its file system takes, 0 for all there were; guarded by growing
@@ -94,8 +95,10 @@ func (m *machine) makeCommon() error {
 		}
 	})
 	if m.template {
-		// Clones need them anyway, and to end the connections of their source.
-		if err := m.modules.load("workspace"); err != nil {
+		// Clones need that anyway, and to end the connections of their source.
+		m.mounting.Lock()
+		defer m.mounting.Unlock()
+		if err := m.prepareMounts(); err != nil {
 			return err
 		}
 	}
