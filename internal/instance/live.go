@@ -25,6 +25,7 @@ type live struct {
 
 	started time.Time   // the program, or when it was found running
 	slept   time.Time   // since when the vCPUs stand still; of the last pause
+	moved   bool        // the guest's machine is another than that of its link; only operations touch it
 	asked   atomic.Bool // its end was asked for, whether or not it got so far by itself
 
 	once sync.Once
@@ -40,6 +41,7 @@ type live struct {
 type body struct {
 	machine vmm.Machine
 	network Network
+	heir    *body         // what it hands its network on to; guarded by live.mu
 	over    chan struct{} // closed when the machine has ended; exit is set then
 	exit    vmm.Exit
 }
@@ -67,6 +69,13 @@ func (l *live) outlives(b *body) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.body != b
+}
+
+// heirOf returns the body that goes on with the network of b, or nil.
+func (l *live) heirOf(b *body) *body {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return b.heir
 }
 
 // end ends a run, once.
@@ -140,7 +149,12 @@ func (l *live) cause() error { return l.why }
 // follow watches a machine that has been started or found. The run ends with it, unless
 // it was put to sleep.
 func (a *actor) follow(ctx context.Context, l *live, m vmm.Machine) {
-	b := &body{machine: m, over: make(chan struct{})}
+	a.followIn(ctx, l, m, &body{over: make(chan struct{})})
+}
+
+// followIn is follow, with a body that others know already.
+func (a *actor) followIn(ctx context.Context, l *live, m vmm.Machine, b *body) {
+	b.machine = m
 	l.embody(b)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	a.ops.Go(func() {

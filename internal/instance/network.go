@@ -70,9 +70,13 @@ func (a *actor) plug(ctx context.Context, l *live) error {
 	b := l.current()
 	l.equip(b, n)
 	a.ops.Go(func() {
-		select {
-		case <-b.over:
-		case <-a.left:
+		for last := b; last != nil; last = l.heirOf(last) {
+			select {
+			case <-last.over:
+				continue
+			case <-a.left:
+			}
+			break
 		}
 		_ = n.Close() // its connections end with the machine anyway
 	})

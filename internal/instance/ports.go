@@ -61,7 +61,7 @@ type Plan struct {
 	Kind   StartKind
 	Recipe vmm.Spec
 	Source vmm.Source
-	Magic  guestproto.Magic // opens the link to a Clone the first time
+	Magic  guestproto.Magic // opens the link to a Clone or Fork the first time
 	// Release gives back what Source is made of, once the machine has been started, or
 	// has not. Nil is nothing.
 	Release func()
@@ -75,6 +75,7 @@ const (
 	Cold  StartKind = iota // the kernel boots
 	Clone                  // of a template, which has booted and runs nothing yet
 	Wake                   // the instance's own memory goes on
+	Fork                   // memory of another instance, or of this one's past, goes on
 )
 
 // Linker opens links. Package guestlink implements it.

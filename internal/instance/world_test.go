@@ -213,6 +213,7 @@ func (l *stubLog) System(text string) error { return l.add("[system] " + text + 
 func (l *stubLog) End(text string) error    { return l.add("[system] " + text + "\n") }
 func (l *stubLog) Offset() uint64           { return l.offset }
 func (l *stubLog) Restart()                 { l.offset = 0 }
+func (l *stubLog) Skip(offset uint64) error { l.offset = offset; return nil }
 func (l *stubLog) Close() error             { return nil }
 
 func (l *stubLog) Lines(context.Context, LogQuery) iter.Seq2[LogLine, error] {

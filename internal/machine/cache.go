@@ -111,6 +111,15 @@ func (c *cache) drop(name string) {
 	delete(c.entries, name)
 }
 
+// forget lets one go that will not be asked for again, if nobody uses it now.
+func (c *cache) forget(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.entries[name]; e != nil && e.users == 0 && e.isReady() {
+		c.drop(name)
+	}
+}
+
 // has reports whether a template is in memory, or about to be.
 func (c *cache) has(name string) bool {
 	c.mu.Lock()
@@ -207,8 +216,8 @@ func (g *Ground) collect() error {
 	return nil
 }
 
-// Recover ends and removes what an earlier daemon left of templates that it was
-// making. It is called before anything else.
+// Recover ends and removes what an earlier daemon left of templates and captures that it
+// was making. It is called before anything else.
 func (g *Ground) Recover(ctx context.Context) error {
 	entries, err := os.ReadDir(g.templates())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -222,7 +231,7 @@ func (g *Ground) Recover(ctx context.Context) error {
 		}
 		errs = append(errs, g.sweep(ctx, dir))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, g.recoverSnapshots(ctx))...)
 }
 
 // sweep removes a template's folder, and first ends the machine that may be in it.
@@ -232,7 +241,7 @@ func (g *Ground) sweep(ctx context.Context, dir string) error {
 		err = m.Kill(ctx)
 	}
 	if err != nil && !errors.Is(err, vmm.ErrEnded) {
-		return fmt.Errorf("end what is left of a template: %w", err)
+		return fmt.Errorf("end what is left of a machine: %w", err)
 	}
 	return os.RemoveAll(dir)
 }

@@ -58,13 +58,18 @@ type Ground struct {
 	cache   cache
 	quota   size.Bytes     // of templates on the disk
 	work    sync.WaitGroup // in the background
+	pins    pins
+	names   names // of snapshots
 
 	mu     sync.Mutex
 	initrd string // the initramfs for kernel, or ""
 	kernel string // digest of the kernel that initrd is for
 }
 
-var _ instance.Ground = (*Ground)(nil)
+var (
+	_ instance.Ground  = (*Ground)(nil)
+	_ instance.Archive = (*Ground)(nil)
+)
 
 // NewGround returns a Ground. It does no I/O: what set-up has not provided yet is an
 // error of Prepare.
@@ -73,6 +78,7 @@ func NewGround(o Options) *Ground {
 		home: o.Home, harness: o.Harness, driver: o.Driver, linker: o.Linker, log: o.Log, timeout: o.Timeout,
 		clones: o.Templates, quota: maxTemplates,
 		free: rootfs.FreeSpace, cache: cache{entries: map[string]*entry{}},
+		pins: pins{count: map[string]int{}},
 	}
 }
 
@@ -95,18 +101,14 @@ func (g *Ground) plan(ctx context.Context, id instance.ID, spec instance.Spec, m
 	if err != nil {
 		return instance.Plan{}, err
 	}
-	disk, err := g.layOut(id, spec.Disk)
+	own, err := g.layOut(id, spec.Disk)
 	if err != nil {
 		return instance.Plan{}, err
 	}
 	recipe := vmm.Spec{
 		ID: string(id), Dir: g.Dir(id), Memory: steps(spec.Memory), VCPUs: spec.VCPUs,
 		Kernel: k.Image, Initrd: initrd, Cmdline: guestproto.MagicArg + "=" + magic.String(),
-		Disks: []vmm.Disk{
-			{Name: BaseDisk, Path: img.Path, Format: vmm.Raw, ReadOnly: true},
-			{Name: InstanceDisk, Path: disk, Format: vmm.Raw},
-		},
-		Network: true,
+		Disks: g.disks(img.Path, own), Network: true,
 	}
 	if !cold && g.Saved(id) {
 		return g.wake(id, recipe, img.Digest)
@@ -126,21 +128,26 @@ const memoryStep = 256 * size.MiB
 
 func steps(n size.Bytes) size.Bytes { return (n + memoryStep - 1) / memoryStep * memoryStep }
 
-// layOut makes what is missing of an instance's folder, and returns the path of its
-// disk.
-func (g *Ground) layOut(id instance.ID, want size.Bytes) (string, error) {
+// layOut makes what is missing of an instance's folder, and returns its disk.
+func (g *Ground) layOut(id instance.ID, want size.Bytes) (vmm.Disk, error) {
 	dir, err := g.folder(id)
 	if err != nil {
-		return "", err
+		return vmm.Disk{}, err
 	}
-	disk := filepath.Join(dir, InstanceDisk)
-	if err := g.makeFolder(dir, disk, want); err != nil {
-		return "", err
+	d, err := loadDisk(dir)
+	if err != nil {
+		return vmm.Disk{}, err
+	}
+	if err := g.ensureTop(dir, d); err != nil {
+		return vmm.Disk{}, err
+	}
+	if err := g.makeFolder(dir, filepath.Join(dir, d.Top), want); err != nil {
+		return vmm.Disk{}, err
 	}
 	if err := os.Mkdir(g.Dir(id), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", rootfs.DiskFull(err)
+		return vmm.Disk{}, rootfs.DiskFull(err)
 	}
-	return disk, nil
+	return g.device(dir, d), nil
 }
 
 // boot returns the kernel and the initramfs. Both are looked at each time: set-up
@@ -182,18 +189,13 @@ func (g *Ground) image(name string) (rootfs.Image, error) {
 // makeFolder makes what is missing of an instance's folder and its disk. After an
 // error nothing is left that was not there before.
 func (g *Ground) makeFolder(dir, disk string, want size.Bytes) error {
-	free, err := g.free(g.home.Instances())
-	if err != nil {
-		return fmt.Errorf("measure free space: %w", err)
-	}
-	if free < MinFree {
-		return fault.New(fault.Exhausted, "only %v are free on the disk of %s", free, g.home.Data()).By(fault.Host).
-			WithHint("free some space: a machine needs %v to start", MinFree)
+	if err := g.checkFree(); err != nil {
+		return err
 	}
 	if _, err := os.Stat(disk); err == nil {
 		return nil
 	}
-	err = os.Mkdir(dir, 0o700)
+	err := os.Mkdir(dir, 0o700)
 	made := err == nil
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return rootfs.DiskFull(err)
@@ -213,6 +215,19 @@ func (g *Ground) makeFolder(dir, disk string, want size.Bytes) error {
 			_ = os.RemoveAll(dir)
 		}
 		return err
+	}
+	return nil
+}
+
+// checkFree refuses to start a machine on a disk that is all but full.
+func (g *Ground) checkFree() error {
+	free, err := g.free(g.home.Instances())
+	if err != nil {
+		return fmt.Errorf("measure free space: %w", err)
+	}
+	if free < MinFree {
+		return fault.New(fault.Exhausted, "only %v are free on the disk of %s", free, g.home.Data()).By(fault.Host).
+			WithHint("free some space: a machine needs %v to start", MinFree)
 	}
 	return nil
 }
@@ -258,6 +273,7 @@ func (g *Ground) Clear(id instance.ID) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove files of %s: %w", id, err)
 	}
+	g.collectLater()
 	return nil
 }
 

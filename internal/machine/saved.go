@@ -75,7 +75,10 @@ func (g *Ground) save(ctx context.Context, dir, part string, m vmm.Machine) erro
 	if err != nil {
 		return err
 	}
-	disk := filepath.Join(dir, InstanceDisk)
+	disk, err := g.top(dir)
+	if err != nil {
+		return err
+	}
 	if err := syncFile(disk); err != nil {
 		return err
 	}
@@ -160,7 +163,11 @@ func (g *Ground) wake(id instance.ID, recipe vmm.Spec, image string) (instance.P
 	if err != nil {
 		return plan, fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
 	}
-	fi, err := os.Stat(filepath.Join(dir, InstanceDisk))
+	disk, err := g.top(dir)
+	if err != nil {
+		return plan, err
+	}
+	fi, err := os.Stat(disk)
 	switch {
 	case err != nil:
 		return plan, fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
