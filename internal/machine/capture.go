@@ -24,6 +24,10 @@ import (
 // maxLayers is how many layers a disk may have: each is an open file of its VMM.
 const maxLayers = 64
 
+// maxCopy is how much memory is copied while its machine stands still. What takes longer
+// than that to copy takes longer than it does to start the machine anew.
+const maxCopy = 256 * size.MiB
+
 // capture implements instance.Capture. Its folder is a snapshot's that has no manifest
 // yet.
 type capture struct {
@@ -44,6 +48,7 @@ type capture struct {
 	saved   vmm.Saved
 	memory  vmm.Memory // nil if there is none, or it was not loaded yet
 	release func()     // gives back memory that others use too; nil is Close
+	moved   bool       // the source's memory is what the capture has
 	cold    bool
 	useless error // why there is memory that cannot be used
 	once    sync.Once
@@ -167,7 +172,7 @@ func (c *capture) Take(ctx context.Context, m vmm.Machine) (moved bool, err erro
 	if err != nil {
 		return false, fmt.Errorf("capture %s: %w", c.source, err)
 	}
-	return c.memory != nil, nil
+	return c.moved, nil
 }
 
 // take is Take, after which undo undoes it, if it is not nil.
@@ -184,7 +189,22 @@ func (c *capture) take(ctx context.Context, m vmm.Machine) error {
 	c.undo = nil // the machine writes to the branch
 	var err error
 	c.saved, c.memory, err = saver.Save(ctx, vmm.Dest{Dir: c.dir, Hasty: true})
-	return err
+	if err != nil || c.memory == nil {
+		return err
+	}
+	copier, ok := c.memory.(vmm.MemoryCopier)
+	if !ok {
+		c.moved = true
+		return nil
+	}
+	dup, err := copier.Copy(ctx, c.g.copyLimit)
+	if err == nil && dup != nil {
+		held := c.memory
+		c.memory = dup
+		return held.Close()
+	}
+	c.moved = true // it can go on this way, whatever was wrong with the copy
+	return nil
 }
 
 // takeFiles takes what an instance without a machine has.

@@ -56,10 +56,12 @@ type Ground struct {
 	clones  bool // where the driver can
 	free    func(path string) (size.Bytes, error)
 	cache   cache
-	quota   size.Bytes     // of templates on the disk
-	work    sync.WaitGroup // in the background
-	pins    pins
-	names   names // of snapshots
+	quota   size.Bytes // of templates on the disk
+	// copyLimit is how much memory of a machine that is captured is copied.
+	copyLimit size.Bytes
+	work      sync.WaitGroup // in the background
+	pins      pins
+	names     names // of snapshots
 
 	mu     sync.Mutex
 	initrd string // the initramfs for kernel, or ""
@@ -76,7 +78,7 @@ var (
 func NewGround(o Options) *Ground {
 	return &Ground{
 		home: o.Home, harness: o.Harness, driver: o.Driver, linker: o.Linker, log: o.Log, timeout: o.Timeout,
-		clones: o.Templates, quota: maxTemplates,
+		clones: o.Templates, quota: maxTemplates, copyLimit: maxCopy,
 		free: rootfs.FreeSpace, cache: cache{entries: map[string]*entry{}},
 		pins: pins{count: map[string]int{}},
 	}
