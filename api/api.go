@@ -63,8 +63,14 @@ type RunRequest struct {
 	// some and no Egress that is all it may reach.
 	Egress     string   `json:"egress,omitempty"`
 	AllowHosts []string `json:"allow_hosts,omitempty"`
-	Stdin      bool     `json:"stdin,omitempty"`
-	TTY        *Winsize `json:"tty,omitempty"`
+	// Workspace is what stands at /workspace: the name of a workspace, which is made on
+	// demand, or an absolute path of the host's, which exists; "" is a folder that goes
+	// with the instance. Mounts are other folders.
+	Workspace         string   `json:"workspace,omitempty"`
+	WorkspaceReadOnly bool     `json:"workspace_read_only,omitempty"`
+	Mounts            []Mount  `json:"mounts,omitempty"`
+	Stdin             bool     `json:"stdin,omitempty"`
+	TTY               *Winsize `json:"tty,omitempty"`
 }
 
 // Winsize is the size of a terminal in characters.

@@ -20,6 +20,10 @@ type CreateRequest struct {
 	// it was. There is no Command then, nor what else was settled when it was taken.
 	Snapshot string          `json:"snapshot,omitempty"`
 	Expose   []ExposeRequest `json:"expose,omitempty"` // ports that are open as long as the instance is there and not disabled
+	// Workspace, WorkspaceReadOnly and Mounts are as in RunRequest.
+	Workspace         string  `json:"workspace,omitempty"`
+	WorkspaceReadOnly bool    `json:"workspace_read_only,omitempty"`
+	Mounts            []Mount `json:"mounts,omitempty"`
 	// PauseAfterS is how many seconds nothing must hold the instance before it is
 	// paused; 0 is never, nil the daemon's default.
 	PauseAfterS *int64 `json:"pause_after_s,omitempty"`
@@ -94,6 +98,12 @@ type InstanceInfo struct {
 	// SecretKeys names the secrets in the environment of its program and execs; "*" is
 	// all that are stored.
 	SecretKeys []string `json:"secret_keys"`
+	// Workspace is the name or path of its workspace; of one that goes with the instance,
+	// the folder. WorkspaceDir is the folder on the host.
+	Workspace         string  `json:"workspace"`
+	WorkspaceDir      string  `json:"workspace_dir"`
+	WorkspaceReadOnly bool    `json:"workspace_read_only,omitempty"`
+	Mounts            []Mount `json:"mounts,omitempty"`
 }
 
 // Hold is one reason for an instance to be awake.

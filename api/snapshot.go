@@ -18,6 +18,9 @@ type Forked struct {
 	// Cold says that there was no memory to go on with: the source was stopped. The fork has a
 	// copy of its disk, and its program was started anew.
 	Cold bool `json:"cold,omitempty"`
+	// Workspace is "copied", or "shared": the fork works in the very folder that the source
+	// works in, and no lock reaches from one VM to the other.
+	Workspace string `json:"workspace"`
 }
 
 // SnapshotRequest is the body of POST /v1/instances/{id}/snapshots. The answer is a Snapshot.

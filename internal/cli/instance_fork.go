@@ -33,7 +33,8 @@ forked as it is; of one that is stopped the copies have its disk, and start its 
 A copy has a name, a host name, random numbers and ids of its own. The source's open connections and
 the commands that "aegis exec" runs in it are not in it. The ports of the source are open on other
 numbers of this host, which are printed. Secrets that the source's program holds its copies hold too:
---secret says what later execs and starts get.
+--secret says what later execs and starts get. A workspace of a name or path is shared by all; one
+that goes with the source is copied.
 
 With -n N and --name NAME the copies are NAME-1 to NAME-N. Either all are made or none.`,
 		Example: `  aegis instance fork web
@@ -69,6 +70,9 @@ func (o *instanceForkOptions) run(ctx context.Context, ref string) error {
 	}
 	if len(forks) > 0 && forks[0].Cold {
 		o.app.say("%s is stopped: its disk was copied, and the program started anew", ref)
+	}
+	if len(forks) > 0 && forks[0].Workspace == "shared" {
+		o.app.say("the workspace of %s is shared: no lock reaches from one VM to the other", ref)
 	}
 	if o.json {
 		return o.app.printJSON(forks)

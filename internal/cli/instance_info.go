@@ -61,6 +61,7 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		{"trouble", i.Trouble},
 		{"command", commandText(i.Command)},
 		{"image", i.ImageRef},
+		{"workspace", workspaceText(i)},
 		{"secrets", strings.Join(i.SecretKeys, ", ")},
 		{"created", when(&i.CreatedAt)},
 		{"active", when(i.LastActiveAt)},
@@ -71,6 +72,9 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		{"cpus", strconv.Itoa(i.VCPUs)},
 		{"disk", fmt.Sprintf("%v, %v in use", size.Bytes(i.DiskMB)*size.MiB, roundMB(i.DiskUsed))},
 		{"isolation", i.Isolation + ", " + i.Driver},
+	}
+	for _, m := range i.Mounts {
+		lines = append(lines, [2]string{"mount", m.Source + " on " + m.Target + readOnlyText(m.ReadOnly)})
 	}
 	for _, e := range i.Endpoints {
 		lines = append(lines, [2]string{"port", fmt.Sprintf("%d at %s", e.GuestPort, e.URL())})
@@ -85,6 +89,21 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		lines = append(lines, [2]string{"awake for", h.Owner + ", since " + spanText(now.Sub(h.Since))})
 	}
 	return facts(lines)
+}
+
+func workspaceText(i api.InstanceInfo) string {
+	text := i.Workspace
+	if i.WorkspaceDir != "" && i.WorkspaceDir != text {
+		text += ", " + i.WorkspaceDir
+	}
+	return text + readOnlyText(i.WorkspaceReadOnly)
+}
+
+func readOnlyText(readOnly bool) string {
+	if readOnly {
+		return ", read-only"
+	}
+	return ""
 }
 
 func hibernated(i api.InstanceInfo) string {

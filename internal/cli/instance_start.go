@@ -48,6 +48,7 @@ delete" removes it. The exit status is 126 if the command cannot be executed, 12
 found, otherwise 1.`,
 		Example: `  aegis instance start --name web --expose 8080:80 -- python3 -m http.server 80
   aegis instance start --env PORT=80 --memory 1G --pause-after 5m -- ./serve
+  aegis instance start --name dev --workspace ~/src/project -- sleep infinity
   aegis instance start --name bot --secret API_KEY -- ./bot
   aegis instance start --name trial --snapshot before-upgrade
   aegis instance start --name web      # again, after it was stopped or disabled`,
@@ -91,7 +92,9 @@ func (o *instanceStartOptions) run(ctx context.Context, command []string) error 
 	created, again, err := o.app.client().Launch(ctx, api.CreateRequest{
 		Snapshot: o.snapshot, Command: command, Env: o.spec.env.merged(), Secrets: o.spec.secrets, Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
-		Expose: o.spec.expose.requests(), Egress: o.spec.egress, AllowHosts: o.spec.allow, PauseAfterS: o.pauseAfter.wholeSeconds(), StopAfterS: o.stopAfter.wholeSeconds(),
+		Expose: o.spec.expose.requests(), Egress: o.spec.egress, AllowHosts: o.spec.allow,
+		Workspace: o.spec.folders.workspace, WorkspaceReadOnly: o.spec.folders.readOnly, Mounts: o.spec.folders.mounts,
+		PauseAfterS: o.pauseAfter.wholeSeconds(), StopAfterS: o.stopAfter.wholeSeconds(),
 	})
 	if err != nil {
 		return err

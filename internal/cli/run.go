@@ -30,6 +30,9 @@ program's stdin; with -t it gets a terminal, which implies -i where stdin is a t
 the command and deletes the VM; in a terminal it goes to the command. The daemon is started if it
 does not run.
 
+The VM has a folder of this host as /workspace, which is deleted with it unless --workspace says
+which one it is. What either side writes there the other one sees.
+
 The exit status is the command's own, or 128 and the number of the signal that ended it; 125 means
 that AegisVM failed, 126 that the command cannot be executed, 127 that it was not found, 2 that the
 command line is wrong.`,
@@ -38,6 +41,8 @@ command line is wrong.`,
   echo data | aegis run -i -- wc -c
   aegis run -it -- bash
   aegis run --env KEY=value --env HOME --env-file .env --workdir /tmp -- env
+  aegis run --workspace . -- make                # the folder that you are in, as /workspace
+  aegis run --workspace ./src:ro --mount ./out:/out -- sh -c 'make -C /workspace O=/out'
   aegis run --secret API_KEY -- ./deploy         # see: aegis help secret`,
 		Args:        commandBehindDash,
 		Annotations: map[string]string{programStatus: "true"},
@@ -59,7 +64,9 @@ func (o *runOptions) run(ctx context.Context, command []string) error {
 	req := api.RunRequest{
 		Command: command, Env: o.spec.env.merged(), Secrets: o.spec.secrets, Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
-		Expose: o.spec.expose.requests(), Egress: o.spec.egress, AllowHosts: o.spec.allow, Stdin: s.stdin, TTY: s.size(),
+		Expose: o.spec.expose.requests(), Egress: o.spec.egress, AllowHosts: o.spec.allow,
+		Workspace: o.spec.folders.workspace, WorkspaceReadOnly: o.spec.folders.readOnly, Mounts: o.spec.folders.mounts,
+		Stdin: s.stdin, TTY: s.size(),
 	}
 	if o.tty {
 		req.Env = withTerm(req.Env, o.app.lookup)

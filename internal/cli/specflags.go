@@ -21,6 +21,7 @@ type specFlags struct {
 	expose  exposeFlags
 	egress  string
 	allow   []string
+	folders folderFlags
 }
 
 // add adds the options to a command's, in the order of its help.
@@ -29,6 +30,7 @@ func (s *specFlags) add(f *pflag.FlagSet) {
 	s.expose.add(f)
 	f.StringVar(&s.egress, "egress", "", "what the VM may reach: `none|public|all`, all being this host's own network too (default public)")
 	f.StringArrayVar(&s.allow, "allow-host", nil, "let the VM reach `NAME|CIDR[:PORT]`; without --egress nothing else (repeat)")
+	s.folders.add(f)
 	s.env.add(f)
 	f.Var(&s.secrets, "secret", "set the stored secret `KEY` in the command's environment; '*' is all of them (repeat)")
 	f.StringVar(&s.workdir, "workdir", "", "`DIR` in the VM in which the command starts")

@@ -30,6 +30,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/store"
 	"github.com/xfeldman/aegisvm/internal/vault"
 	"github.com/xfeldman/aegisvm/internal/vmm"
+	"github.com/xfeldman/aegisvm/internal/workspace"
 )
 
 // Options is what a daemon is made of.
@@ -262,6 +263,9 @@ func (d *daemon) build(ctx context.Context) error {
 		},
 		Secrets:  d.secrets,
 		Networks: networks{d.Log},
+
+		Workspaces: workspaces{workspace.New(home, d.Log)},
+
 		Doors:    router.Doors{Log: d.Log},
 		Log:      d.Log,
 		Limits:   limits(d.Config),

@@ -8,6 +8,9 @@ const TypeMount Type = "mount"
 // AbilityMount is the name of TypeMount in Welcome.
 const AbilityMount = "mount"
 
+// MountPort is where the host serves its folders, on the gateway of the VM's network.
+const MountPort = 2049
+
 // Mount names the host's folders that the guest is to have.
 type Mount struct {
 	Mounts []MountPoint `json:"mounts"`

@@ -40,6 +40,7 @@ type Instances interface {
 	Lines(ctx context.Context, ref string, q instance.LogQuery) (iter.Seq2[instance.LogLine, error], error)
 	CopyOut(ctx context.Context, ref string, req guestproto.Copy, w io.Writer) ([]string, error)
 	CopyIn(ctx context.Context, ref string, req guestproto.Copy, r io.ReadCloser) ([]string, error)
+	Files(ref string) (instance.Files, error)
 	SetSecrets(ctx context.Context, ref string, names []string) (instance.Granted, error)
 	AddSecrets(ctx context.Context, ref string, names []string) (instance.Granted, error)
 	Watch() (<-chan instance.Change, func())
@@ -137,6 +138,7 @@ func createSpec(req api.CreateRequest) (instance.Spec, error) {
 		Command: req.Command, Env: req.Env, Secrets: req.Secrets, Handle: req.Handle, Workdir: req.Workdir, User: req.User,
 		ImageRef: req.ImageRef, MemoryMB: req.MemoryMB, VCPUs: req.VCPUs, DiskMB: req.DiskMB,
 		Expose: req.Expose, Egress: req.Egress, AllowHosts: req.AllowHosts,
+		Workspace: req.Workspace, WorkspaceReadOnly: req.WorkspaceReadOnly, Mounts: req.Mounts,
 	})
 	if err != nil {
 		return instance.Spec{}, err
@@ -216,6 +218,8 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 		PauseAfter: int64(v.Spec.PauseAfter / time.Second), StopAfter: int64(v.Spec.StopAfter / time.Second), Why: v.Why, Holds: []api.Hold{},
 		Egress: egressOf(v.Spec.Egress), AllowHosts: v.Spec.Egress.Allow,
 		ExposePorts: []int{}, SecretKeys: names(v.Spec.Secrets),
+		Workspace: cmp.Or(v.Spec.Folders.Workspace, v.Workspace), WorkspaceDir: v.Workspace,
+		WorkspaceReadOnly: v.Spec.Folders.ReadOnly, Mounts: mountsOf(v.Spec.Folders),
 	}
 	for _, e := range v.Spec.Expose {
 		info.ExposePorts = append(info.ExposePorts, int(e.Guest))

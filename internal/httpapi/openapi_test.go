@@ -48,9 +48,8 @@ func document(t *testing.T) *openapi3.T {
 		for _, q := range r.query {
 			op.AddParameter(openapi3.NewQueryParameter(q).WithSchema(openapi3.NewStringSchema()))
 		}
-		binary := openapi3.NewContentWithSchema(openapi3.NewStringSchema().WithFormat("binary"), []string{api.TarType})
-		if r.in == tarball("") {
-			op.RequestBody = &openapi3.RequestBodyRef{Value: openapi3.NewRequestBody().WithRequired(true).WithContent(binary)}
+		if content := binary(r.in); content != nil {
+			op.RequestBody = &openapi3.RequestBodyRef{Value: openapi3.NewRequestBody().WithRequired(true).WithContent(content)}
 		} else if r.in != nil {
 			op.RequestBody = &openapi3.RequestBodyRef{Value: openapi3.NewRequestBody().WithRequired(true).WithJSONSchemaRef(schema(r.in))}
 		}
@@ -60,8 +59,8 @@ func document(t *testing.T) *openapi3.T {
 		case r.out == nil:
 			status = http.StatusSwitchingProtocols
 			answer.WithDescription("An attach stream")
-		case r.out == tarball(""):
-			answer.WithContent(binary)
+		case binary(r.out) != nil:
+			answer.WithContent(binary(r.out))
 		case r.out == text(""):
 			answer.WithContent(openapi3.NewContentWithSchema(openapi3.NewStringSchema(), []string{"text/plain"}))
 		case r.lines:
@@ -75,6 +74,17 @@ func document(t *testing.T) *openapi3.T {
 		doc.AddOperation(r.path, r.method, op)
 	}
 	return doc
+}
+
+// binary describes bodies that are no JSON; nil for others.
+func binary(body any) openapi3.Content {
+	switch body {
+	case tarball(""):
+		return openapi3.NewContentWithSchema(openapi3.NewStringSchema().WithFormat("binary"), []string{api.TarType})
+	case octets(""):
+		return openapi3.NewContentWithSchema(openapi3.NewStringSchema().WithFormat("binary"), []string{api.OctetType})
+	}
+	return nil
 }
 
 // TestOpenAPI holds the document in the repository to the server.

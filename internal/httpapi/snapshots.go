@@ -46,7 +46,11 @@ func (s *Server) fork(w http.ResponseWriter, r *http.Request) error {
 	}
 	out := []api.Forked{}
 	for _, v := range forks {
-		out = append(out, api.Forked{ID: string(v.ID), Handle: v.Spec.Handle, Endpoints: endpoints(v), Cold: cold})
+		workspace := "copied"
+		if v.Spec.Folders.Workspace != "" {
+			workspace = "shared"
+		}
+		out = append(out, api.Forked{ID: string(v.ID), Handle: v.Spec.Handle, Endpoints: endpoints(v), Cold: cold, Workspace: workspace})
 	}
 	s.answer(w, r, http.StatusCreated, out)
 	return nil
@@ -124,6 +128,7 @@ func (s *Server) createFromSnapshot(w http.ResponseWriter, r *http.Request, req 
 		{"an environment", len(req.Env) > 0},
 		{"a working directory", req.Workdir != ""},
 		{"a user", req.User != ""},
+		{"a workspace", req.Workspace != "" || len(req.Mounts) > 0},
 	} {
 		if x.given {
 			return fault.New(fault.Invalid, "a start from a snapshot takes no %s: its program goes on", x.name[2:])

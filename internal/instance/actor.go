@@ -31,6 +31,7 @@ type actor struct {
 
 	ops     sync.WaitGroup // the operation in flight, and what watches the machine
 	done    chan result    // of operations; at most one is in flight
+	shared  *share         // what served the folders last; operations' own
 	first   func(context.Context) result
 	snap    Snap
 	record  Record
@@ -264,8 +265,8 @@ func (a *actor) perform(e Effect) {
 	case DoCapture:
 		back := a.snap.Back
 		a.taking, a.takings = a.takings[0], a.takings[1:]
-		origin := a.origin()
-		a.begin(func(ctx context.Context) result { return a.capture(ctx, l, back, origin) })
+		origin, workspaceOf := a.origin(), a.taking.workspaceOf
+		a.begin(func(ctx context.Context) result { return a.capture(ctx, l, back, origin, workspaceOf) })
 	case DoRevert:
 		from := a.revert
 		a.revert, a.given = nil, from.origin.Given

@@ -23,6 +23,9 @@ type captured struct {
 // taking is a request to capture an instance, on its way to the actor and back.
 type taking struct {
 	reply chan taken // buffered
+	// workspaceOf is a new instance that gets a copy of the automatic workspace, if that is what
+	// there is; or "".
+	workspaceOf ID
 }
 
 type taken struct {
@@ -49,8 +52,8 @@ func (a *actor) refuseTakings(err error) {
 
 // beCaptured takes the instance as it is, once it is settled. The caller releases what it
 // gets. It does not end with ctx: what was begun is finished.
-func (a *actor) beCaptured(ctx context.Context) (*captured, error) {
-	t := &taking{reply: make(chan taken, 1)}
+func (a *actor) beCaptured(ctx context.Context, workspaceOf ID) (*captured, error) {
+	t := &taking{reply: make(chan taken, 1), workspaceOf: workspaceOf}
 	if err := a.send(ctx, request{ev: Event{Kind: TakeState}, take: t}); err != nil {
 		return nil, err
 	}
@@ -73,7 +76,7 @@ func (a *actor) origin() Origin {
 
 // capture is the operation of Capturing. The instance is again what it was when it
 // returns; where that failed its run has ended.
-func (a *actor) capture(ctx context.Context, l *live, back State, of Origin) result {
+func (a *actor) capture(ctx context.Context, l *live, back State, of Origin, workspaceOf ID) result {
 	ctx, cancel := context.WithTimeoutCause(ctx, a.world.Limits.Capture,
 		fault.New(fault.Timeout, "the VM's state was not taken within %v", a.world.Limits.Capture).By(fault.Driver).
 			WithHint("is the disk slow, or full?"))
@@ -85,6 +88,10 @@ func (a *actor) capture(ctx context.Context, l *live, back State, of Origin) res
 	out := &captured{Capture: c, origin: of}
 	if l == nil {
 		out.origin.Offset = a.output.Offset()
+		if err := a.copyWorkspace(ctx, workspaceOf); err != nil {
+			c.Release()
+			return result{err: err}
+		}
 		return result{taken: out}
 	}
 	begin := time.Now()
@@ -92,7 +99,8 @@ func (a *actor) capture(ctx context.Context, l *live, back State, of Origin) res
 		err = a.pause(ctx, l)
 	}
 	if err == nil {
-		err = a.takeState(ctx, l, out, back)
+		// Nothing writes to it now: those who could are frozen, and have written what they had.
+		err = errors.Join(a.copyWorkspace(ctx, workspaceOf), a.takeState(ctx, l, out, back))
 	}
 	if err != nil {
 		c.Release()
@@ -100,6 +108,14 @@ func (a *actor) capture(ctx context.Context, l *live, back State, of Origin) res
 	}
 	a.log.InfoContext(ctx, "captured", logattr.Took(time.Since(begin)))
 	return result{taken: out}
+}
+
+// copyWorkspace gives a new instance a copy of the workspace that goes with this one.
+func (a *actor) copyWorkspace(ctx context.Context, to ID) error {
+	if to == "" || a.world.Workspaces == nil || a.spec.Folders.Workspace != "" {
+		return nil
+	}
+	return a.world.Workspaces.Copy(ctx, a.id, to)
 }
 
 // takeState captures a machine that is paused, and brings it back to what it was.
@@ -160,7 +176,7 @@ func (a *actor) move(ctx context.Context, l *live, plan Plan) error {
 func (l *live) bequeath(b, heir *body) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b.heir, heir.network = heir, b.network
+	b.heir, heir.network, heir.share = heir, b.network, b.share
 	l.body = heir
 }
 
@@ -195,12 +211,17 @@ func (s *starting) goOn(ctx context.Context, l *live) error {
 	hello, of := s.hello(), s.from.origin
 	hello.Rekey, hello.Identity.Clone = &s.magic, true
 	hello.Owned = []guestproto.Owned{{Exec: guestproto.ProgramID, Offset: of.Offset}}
+	if err := s.share(ctx, l, Branches); err != nil {
+		return err
+	}
 	if err := l.current().machine.Resume(ctx); err != nil {
 		return err
 	}
 	if err := s.link(ctx, l, of.Magic, hello); err != nil {
 		return err
 	}
+	s.linked = true
+	s.remount(ctx, l)
 	// A later daemon goes on behind what is stored, which is nothing yet.
 	if err := s.output.Skip(of.Offset); err != nil {
 		return err

@@ -44,12 +44,15 @@ func (s *Set) Fork(ctx context.Context, ref string, f ForkSpec) (forks []View, c
 	if err != nil {
 		return nil, false, err
 	}
-	c, err := source.beCaptured(ctx)
+	c, err := source.beCaptured(ctx, all[0].id)
 	if err != nil {
 		return nil, false, s.refuse(source, err)
 	}
 	defer c.Release()
-	if err := c.Ready(ctx); err != nil {
+	if err = c.Ready(ctx); err == nil {
+		err = s.shareOut(ctx, all)
+	}
+	if err != nil {
 		return nil, false, fmt.Errorf("fork %s: %w", source.spec.Handle, err)
 	}
 	hatched = true
@@ -110,6 +113,9 @@ func (s *Set) copyOf(ctx context.Context, of Origin, name string, f ForkSpec) (*
 	if err := spec.Complete(s.world.Defaults); err != nil {
 		return nil, err
 	}
+	if err := s.world.checkFolders(spec.Folders); err != nil {
+		return nil, err
+	}
 	if err := s.world.checkSecrets(ctx, spec); err != nil {
 		return nil, err
 	}
@@ -161,6 +167,19 @@ func (s *Set) hatch(ctx context.Context, all []*actor, c *captured) error {
 	return nil
 }
 
+// shareOut copies the workspace that was copied for the first of some forks for the others.
+func (s *Set) shareOut(ctx context.Context, all []*actor) error {
+	if s.world.Workspaces == nil || all[0].spec.Folders.Workspace != "" {
+		return nil
+	}
+	for _, a := range all[1:] {
+		if err := s.world.Workspaces.Copy(ctx, all[0].id, a.id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // startFrom is the operation of Booting of an instance that starts from another's state.
 func (a *actor) startFrom(ctx context.Context, c *captured) result {
 	if ctx.Err() != nil {
@@ -190,7 +209,7 @@ func (s *Set) abandon(ctx context.Context, all []*actor, live bool) error {
 		if a.output != nil {
 			errs = append(errs, a.output.Close())
 		}
-		errs = append(errs, s.world.Ground.Clear(a.id))
+		errs = append(errs, s.world.clear(a.id))
 	}
 	return errors.Join(errs...)
 }

@@ -44,6 +44,9 @@ func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
 	if err := s.world.checkEgress(spec.Egress); err != nil {
 		return nil, err
 	}
+	if err := s.world.checkFolders(spec.Folders); err != nil {
+		return nil, err
+	}
 	if err := s.world.checkSecrets(ctx, spec); err != nil {
 		return nil, err
 	}
@@ -56,11 +59,14 @@ func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
 		err = a.openDoors()
 	}
 	if err == nil {
+		err = s.world.ensureFolders(a.id, a.spec.Folders)
+	}
+	if err == nil {
 		err = s.world.Store.SaveInstance(ctx, a.record)
 	}
 	if err != nil {
 		s.discard(a)
-		return nil, errors.Join(err, s.world.Ground.Clear(a.id))
+		return nil, errors.Join(err, s.world.clear(a.id))
 	}
 	a.bornIn(Booting, func(ctx context.Context) result { return a.boot(ctx, nil) }) // refreshes the view, ports included
 	return a, nil

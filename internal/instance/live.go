@@ -41,7 +41,8 @@ type live struct {
 type body struct {
 	machine vmm.Machine
 	network Network
-	heir    *body         // what it hands its network on to; guarded by live.mu
+	heir    *body         // what it hands network and folders on to; guarded by live.mu
+	share   *share        // the instance's folders, nil while they are not served
 	over    chan struct{} // closed when the machine has ended; exit is set then
 	exit    vmm.Exit
 }
@@ -71,11 +72,23 @@ func (l *live) outlives(b *body) bool {
 	return l.body != b
 }
 
-// heirOf returns the body that goes on with the network of b, or nil.
-func (l *live) heirOf(b *body) *body {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return b.heir
+// outlast waits until a body has ended, and those that went on with what it had, or until they
+// are let go. It returns the last of them.
+func (a *actor) outlast(l *live, b *body) *body {
+	for {
+		select {
+		case <-b.over:
+		case <-a.left:
+			return b
+		}
+		l.mu.Lock()
+		heir := b.heir
+		l.mu.Unlock()
+		if heir == nil {
+			return b
+		}
+		b = heir
+	}
 }
 
 // end ends a run, once.
@@ -232,5 +245,6 @@ func (a *actor) join(ctx context.Context, l *live) error {
 	if err := a.link(ctx, l, a.magic, hello); err != nil {
 		return err
 	}
+	a.remount(ctx, l)
 	return a.attach(ctx, l, offset)
 }

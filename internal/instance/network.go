@@ -70,14 +70,7 @@ func (a *actor) plug(ctx context.Context, l *live) error {
 	b := l.current()
 	l.equip(b, n)
 	a.ops.Go(func() {
-		for last := b; last != nil; last = l.heirOf(last) {
-			select {
-			case <-last.over:
-				continue
-			case <-a.left:
-			}
-			break
-		}
+		l.unfurnished(a.outlast(l, b))
 		_ = n.Close() // its connections end with the machine anyway
 	})
 	conn, err := b.machine.AttachNetwork(ctx)

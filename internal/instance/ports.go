@@ -101,6 +101,10 @@ type Guest interface {
 	// nothing listens is fault.Unavailable. The connection has CloseWrite.
 	Dial(ctx context.Context, addr string) (net.Conn, error)
 
+	// Mount has the guest mount folders of the host, but for those that it has mounted
+	// already. Their server must be answering.
+	Mount(ctx context.Context, req guestproto.Mount) error
+
 	// Freeze has the guest write back what is dirty and stop all user processes. It
 	// returns those that did not stop within the deadline.
 	Freeze(ctx context.Context, deadline time.Duration) (stuck []string, err error)

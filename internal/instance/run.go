@@ -31,6 +31,9 @@ func (s *Set) Run(ctx context.Context, spec Spec) (*Run, error) {
 	if err := s.world.checkEgress(spec.Egress); err != nil {
 		return nil, err
 	}
+	if err := s.world.checkFolders(spec.Folders); err != nil {
+		return nil, err
+	}
 	if err := s.world.checkSecrets(ctx, spec); err != nil {
 		return nil, err
 	}

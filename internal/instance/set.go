@@ -369,5 +369,5 @@ func (s *Set) clearAway(ctx context.Context, id ID) error {
 	if err != nil && !errors.Is(err, vmm.ErrEnded) {
 		return fmt.Errorf("end what is left of %s: %w", id, err)
 	}
-	return s.world.Ground.Clear(id)
+	return s.world.clear(id)
 }

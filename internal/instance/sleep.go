@@ -116,6 +116,8 @@ func (a *actor) stop(ctx context.Context, l, asleep *live, gently bool) error {
 	l.asked.Store(true)
 	if gently {
 		a.powerOff(ctx, l)
+	} else {
+		a.flush(ctx, l)
 	}
 	return a.kill(ctx, l)
 }
@@ -156,7 +158,11 @@ func (a *actor) powerOff(ctx context.Context, l *live) {
 // erase is the operation of Erasing. The handle is free before the deletion is
 // answered.
 func (a *actor) erase(ctx context.Context, asleep *live) error {
-	if err := a.world.Ground.Clear(a.id); err != nil {
+	err := a.unshared(ctx)
+	if err == nil {
+		err = a.world.clear(a.id)
+	}
+	if err != nil {
 		return fmt.Errorf("delete %s: %w", a.id, err)
 	}
 	if asleep != nil {
@@ -166,7 +172,7 @@ func (a *actor) erase(ctx context.Context, asleep *live) error {
 		a.set.remove(a)
 		return nil
 	}
-	err := a.output.Close()
+	err = a.output.Close()
 	if err == nil {
 		err = a.world.Store.DeleteInstance(ctx, a.id)
 	}

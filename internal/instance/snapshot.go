@@ -18,7 +18,7 @@ func (s *Set) Snapshot(ctx context.Context, ref, name string) (Snapshot, error) 
 	if err != nil {
 		return Snapshot{}, err
 	}
-	c, err := a.beCaptured(ctx)
+	c, err := a.beCaptured(ctx, "")
 	if err != nil {
 		return Snapshot{}, s.refuse(a, err)
 	}
@@ -114,13 +114,28 @@ func (s *Set) createFrom(ctx context.Context, c *captured, f FromSnapshot) (*act
 		return nil, err
 	}
 	a.given, a.pending = of.Given, false
-	if err = c.Lay(ctx, a.id); err == nil {
+	if err = s.inheritWorkspace(ctx, of.ID, a); err == nil {
+		err = c.Lay(ctx, a.id)
+	}
+	if err == nil {
 		err = s.world.Store.SaveInstance(ctx, a.record)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.abandon(ctx, []*actor{a}, false))
 	}
 	return a, nil
+}
+
+// inheritWorkspace gives an instance that goes on with another's memory a copy of the
+// workspace that went with that one, if it is still there: as it is now.
+func (s *Set) inheritWorkspace(ctx context.Context, from ID, a *actor) error {
+	if s.world.Workspaces == nil {
+		return nil
+	}
+	if _, err := s.find(string(from)); err == nil && a.spec.Folders.Workspace == "" {
+		return s.world.Workspaces.Copy(ctx, from, a.id)
+	}
+	return s.world.ensureFolders(a.id, a.spec.Folders)
 }
 
 // fits refuses a shape that memory cannot take on.

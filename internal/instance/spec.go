@@ -37,6 +37,7 @@ type Spec struct {
 	Disk      size.Bytes
 	Expose    []Expose       // ports that are open on the host
 	Egress    Egress         `json:",omitzero"` // what the guest may reach
+	Folders   Folders        `json:",omitzero"` // of the host, in which it works
 	Ephemeral bool           // deleted when its program ends or its client goes
 	Stdin     bool           // the program reads its standard input from the client
 	TTY       *frame.Winsize // the program gets a terminal of that size

@@ -44,6 +44,7 @@ type starting struct {
 	asleep *live
 	from   *captured // what it starts from; nil is what it has itself
 	kind   StartKind
+	linked bool // the guest has answered
 	spent  bool // memory that was saved is not any more
 }
 
@@ -54,7 +55,7 @@ func (s *starting) canBoot(ctx context.Context, err error) bool {
 	case ctx.Err() != nil, fault.KindOf(err) == fault.Exhausted:
 		return false
 	case s.kind == Clone:
-		return true
+		return !s.linked // what fails with the guest at hand fails in any guest
 	}
 	return (s.kind == Wake || s.kind == Fork && s.from.kept) && (errors.Is(err, vmm.ErrStale) || errors.Is(err, vmm.ErrDamaged))
 }
@@ -147,6 +148,13 @@ func (s *starting) begin(ctx context.Context, l *live, plan Plan, env []string) 
 	if err := s.link(ctx, l, magic, hello); err != nil {
 		return err
 	}
+	s.linked = true
+	if err := s.share(ctx, l, Begins); err != nil {
+		return err
+	}
+	if err := s.mount(ctx, l); err != nil {
+		return err
+	}
 	if err := l.guest.Spawn(ctx, s.program(env)); err != nil {
 		return err
 	}
@@ -166,16 +174,19 @@ func (s *starting) wake(ctx context.Context, m vmm.Machine) (*live, error) {
 		l = newLive()
 	}
 	s.follow(ctx, l, m)
-	err := s.world.Ground.Spend(ctx, s.id)
+	err := s.plug(ctx, l)
+	if err == nil {
+		err = s.share(ctx, l, GoesOn)
+	}
+	if err == nil {
+		err = s.world.Ground.Spend(ctx, s.id)
+	}
 	if err != nil { // it has not run: it is still asleep
 		l.embody(nil)
 		return nil, errors.Join(err, m.Kill(context.WithoutCancel(ctx)))
 	}
 	s.spent = true
 	err = s.enter(ctx, l, func(ctx context.Context) error {
-		if err := s.plug(ctx, l); err != nil {
-			return err
-		}
 		if err := m.Resume(ctx); err != nil {
 			return err
 		}
@@ -187,6 +198,7 @@ func (s *starting) wake(ctx context.Context, m vmm.Machine) (*live, error) {
 		if err := l.guest.Reopen(ctx, m, hello); err != nil {
 			return err
 		}
+		s.remount(ctx, l)
 		l.reap(ctx)
 		l.wires.awoke(l.slept)
 		return nil
@@ -234,6 +246,9 @@ func (a *actor) adopt(m vmm.Machine) func(context.Context) result {
 		paused, err := m.Paused(ctx)
 		if err == nil {
 			err = a.plug(ctx, l)
+		}
+		if err == nil {
+			a.shareAgain(ctx, l)
 		}
 		if err == nil && !paused {
 			err = a.enter(ctx, l, func(ctx context.Context) error { return a.join(ctx, l) })

@@ -17,7 +17,9 @@ type View struct {
 	// was.
 	Hibernated bool
 	Goal       Goal
-	Holds      []HoldView // what keeps it awake, oldest first
+	// Workspace is where on the host its workspace is; "" without any.
+	Workspace string
+	Holds     []HoldView // what keeps it awake, oldest first
 	// Clients is how many connections to its ports hold it awake.
 	Clients int
 	// Memory and DiskUse measure what the instance takes of the host now.
@@ -74,6 +76,9 @@ func (a *actor) refresh() {
 	v := &View{
 		Record: a.record, State: a.snap.outward(), Hibernated: a.snap.Hibernated, Goal: a.snap.Goal,
 		Memory: noMemory, Trouble: noTrouble,
+	}
+	if a.world.Workspaces != nil {
+		v.Workspace = a.world.Workspaces.Dir(a.id, a.spec.Folders)
 	}
 	v.DiskUse = func() (size.Bytes, error) { return a.world.Ground.DiskUse(a.id) }
 	v.Spec.Command = slices.Clone(a.spec.Command)

@@ -17,11 +17,13 @@ type World struct {
 	Store    Store
 	Logs     Logs
 	Networks Networks // nil gives machines no network
-	Doors    Doors    // nil opens no ports
-	Secrets  Secrets
-	Log      *slog.Logger
-	Limits   Limits
-	Defaults Defaults
+	// Workspaces has the folders of the host; nil is none.
+	Workspaces Workspaces
+	Doors      Doors // nil opens no ports
+	Secrets    Secrets
+	Log        *slog.Logger
+	Limits     Limits
+	Defaults   Defaults
 	// Memory tells what the host has, for admission; nil admits everything.
 	Memory func() (total, available size.Bytes, err error)
 }

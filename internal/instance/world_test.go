@@ -59,6 +59,7 @@ type stubWorld struct {
 	spawned  time.Time // the last program
 	nets     *stubNets
 	doors    *stubDoors
+	shares   *stubShares // nil is none
 }
 
 func newStubWorld() *stubWorld {
@@ -68,7 +69,11 @@ func newStubWorld() *stubWorld {
 }
 
 func (w *stubWorld) world() World {
-	return World{Driver: w, Ground: w, Linker: w, Store: w, Logs: w, Networks: w.nets, Doors: w.doors, Log: slog.New(slog.DiscardHandler), Limits: DefaultLimits()}
+	world := World{Driver: w, Ground: w, Linker: w, Store: w, Logs: w, Networks: w.nets, Doors: w.doors, Log: slog.New(slog.DiscardHandler), Limits: DefaultLimits()}
+	if w.shares != nil {
+		world.Workspaces = w.shares
+	}
+	return world
 }
 
 func (w *stubWorld) left() (machines, ground int) {
@@ -361,6 +366,9 @@ func (g *stubGuest) Spawn(_ context.Context, req guestproto.Spawn) error {
 		g.w.mu.Lock()
 		defer g.w.mu.Unlock()
 		g.w.spawned = time.Now()
+		if g.w.shares != nil {
+			g.w.shares.note("spawn")
+		}
 	}
 	return g.w.spawnErr
 }

@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"os"
 	"strings"
 	"sync"
 
@@ -50,6 +51,20 @@ func (m *memory) set(id ident, rec record) {
 		}
 	}
 	m.m[id] = rec
+}
+
+// CopyRecord gives an open file or folder what is recorded of another one. On a file
+// system that has no attributes nothing is.
+func CopyRecord(to, from *os.File) error {
+	buf := make([]byte, maxRecord)
+	n, err := unix.Fgetxattr(int(from.Fd()), xattr, buf)
+	if err == nil {
+		err = unix.Fsetxattr(int(to.Fd()), xattr, buf[:n], 0)
+	}
+	if err != nil && !isErr(err, errNoXattr, unix.ENOTSUP, unix.ENOSYS) {
+		return &os.PathError{Op: "copy what is recorded", Path: to.Name(), Err: err}
+	}
+	return nil
 }
 
 // hasXattrs reports whether files of that kind can have attributes of the user's.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"github.com/xfeldman/aegisvm/internal/sparse"
 )
 
 // CopySparse copies the file src to dst, which does not exist, without filling
@@ -15,10 +17,6 @@ func CopySparse(src, dst string) (err error) {
 		return err
 	}
 	defer func() { _ = in.Close() }() // only read
-	fi, err := in.Stat()
-	if err != nil {
-		return err
-	}
 	out, err := os.OpenFile(dst, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -29,11 +27,5 @@ func CopySparse(src, dst string) (err error) {
 			err = fmt.Errorf("copy %s to %s: %w", src, dst, err)
 		}
 	}()
-	if clone(out, in) {
-		return nil
-	}
-	if err := out.Truncate(fi.Size()); err != nil {
-		return err
-	}
-	return copyExtents(out, in, fi.Size())
+	return sparse.Copy(out, in)
 }

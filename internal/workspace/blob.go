@@ -13,17 +13,11 @@ import (
 	"syscall"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
 // BlobDir is where blobs are, in the workspace.
 const BlobDir = ".aegis/blobs"
-
-// Blob is a picture in a workspace's blob store.
-type Blob struct {
-	Blob      string // its file's name in BlobDir: the SHA-256 of its contents, and an extension
-	MediaType string
-	Size      int64 // bytes
-}
 
 // picture is a format of pictures: how its files begin.
 type picture struct {
@@ -44,26 +38,26 @@ var pictures = []picture{
 
 // PutBlob keeps a picture of at most MaxFile bytes. What it is is told by its contents.
 // The same picture is kept once.
-func (f *Files) PutBlob(r io.Reader) (Blob, error) {
+func (f *Files) PutBlob(r io.Reader) (instance.Blob, error) {
 	if err := f.writable(); err != nil {
-		return Blob{}, err
+		return instance.Blob{}, err
 	}
 	b, err := limited(r, "the picture")
 	if err != nil {
-		return Blob{}, err
+		return instance.Blob{}, err
 	}
 	for _, p := range pictures {
 		if !p.matches(b) {
 			continue
 		}
 		sum := sha256.Sum256(b)
-		blob := Blob{Blob: hex.EncodeToString(sum[:]) + p.ext, MediaType: p.mediaType, Size: int64(len(b))}
+		blob := instance.Blob{Blob: hex.EncodeToString(sum[:]) + p.ext, MediaType: p.mediaType, Size: int64(len(b))}
 		if err := f.put(path.Join(BlobDir, blob.Blob), b); err != nil {
-			return Blob{}, fmt.Errorf("keep a picture: %w", err)
+			return instance.Blob{}, fmt.Errorf("keep a picture: %w", err)
 		}
 		return blob, nil
 	}
-	return Blob{}, fault.New(fault.Invalid, "this is no picture that can be kept").WithHint("send PNG, JPEG, GIF or WebP")
+	return instance.Blob{}, fault.New(fault.Invalid, "this is no picture that can be kept").WithHint("send PNG, JPEG, GIF or WebP")
 }
 
 // put makes a whole file at name, whatever stands there: a guest may have put a link

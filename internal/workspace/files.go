@@ -11,12 +11,14 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
 const (
 	// MaxFile is the most that Read returns and Write takes.
-	MaxFile = 10 << 20
+	MaxFile = api.MaxWorkspaceFile
 	// MaxTree is how many entries Tree returns of one folder.
 	MaxTree = 10_000
 )
@@ -30,13 +32,20 @@ type Files struct {
 	readOnly bool
 }
 
-// OpenFiles opens the workspace of an instance.
+// OpenFiles opens the workspace of an instance. It makes none that goes with the
+// instance: that may be about to be deleted.
 func (s *Store) OpenFiles(id string, spec Spec) (*Files, error) {
-	dir, err := s.Dir(id, spec)
+	dir, err := s.own(id, automatic)
+	if spec.Workspace != "" {
+		dir, err = s.source(spec.Workspace)
+	}
 	if err != nil {
 		return nil, err
 	}
 	root, err := os.OpenRoot(dir)
+	if spec.Workspace == "" && errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.NotFound, "%s has no workspace yet", id).WithHint("it is made when the instance starts")
+	}
 	if err != nil {
 		return nil, storage(err, "open the workspace")
 	}
@@ -48,13 +57,6 @@ func (f *Files) Close() error { return f.root.Close() }
 
 // Dir is the folder on the host.
 func (f *Files) Dir() string { return f.dir }
-
-// Entry is one name in a folder.
-type Entry struct {
-	Name  string
-	IsDir bool
-	Size  int64 // bytes; 0 for folders
-}
 
 // local returns a user's path as one below the root.
 func local(p string) (string, error) {
@@ -93,7 +95,7 @@ func describe(err error, p string) error {
 }
 
 // Tree lists the folder at p, sorted by name. Links are listed as they are.
-func (f *Files) Tree(p string) ([]Entry, error) {
+func (f *Files) Tree(p string) ([]instance.Entry, error) {
 	name, err := local(p)
 	if err != nil {
 		return nil, err
@@ -113,19 +115,19 @@ func (f *Files) Tree(p string) ([]Entry, error) {
 	if len(list) > MaxTree {
 		return nil, fault.New(fault.TooLarge, "%q has more than %d entries", p, MaxTree)
 	}
-	out := make([]Entry, 0, len(list))
+	out := make([]instance.Entry, 0, len(list))
 	for _, e := range list {
 		fi, err := e.Info()
 		if err != nil {
 			continue // gone by now
 		}
-		entry := Entry{Name: e.Name(), IsDir: e.IsDir()}
+		entry := instance.Entry{Name: e.Name(), IsDir: e.IsDir()}
 		if !entry.IsDir {
 			entry.Size = fi.Size()
 		}
 		out = append(out, entry)
 	}
-	slices.SortFunc(out, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(out, func(a, b instance.Entry) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 

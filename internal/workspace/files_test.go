@@ -16,6 +16,7 @@ import (
 	"testing/iotest"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
 // planted is a workspace in which a guest has planted what leads out of it, beside a
@@ -85,15 +86,15 @@ func TestTreeAndFiles(t *testing.T) {
 		if err != nil || len(tree) != 11 {
 			t.Fatalf("%q: %v, %v", p, tree, err)
 		}
-		if want := (Entry{Name: "file", Size: 4}); tree[1] != want {
+		if want := (instance.Entry{Name: "file", Size: 4}); tree[1] != want {
 			t.Errorf("%+v, want %+v", tree[1], want)
 		}
-		if want := (Entry{Name: "sub", IsDir: true}); tree[9] != want {
+		if want := (instance.Entry{Name: "sub", IsDir: true}); tree[9] != want {
 			t.Errorf("%+v, want %+v", tree[9], want)
 		}
 	}
 	for _, p := range []string{"inside", "sub/", "/sub"} {
-		if tree, err := f.Tree(p); err != nil || !reflect.DeepEqual(tree, []Entry{{Name: "inner", Size: 4}}) {
+		if tree, err := f.Tree(p); err != nil || !reflect.DeepEqual(tree, []instance.Entry{{Name: "inner", Size: 4}}) {
 			t.Errorf("%s: %v, %v", p, tree, err)
 		}
 	}
@@ -183,7 +184,7 @@ func TestBlobs(t *testing.T) {
 		"GIF89arest": {"image/gif", ".gif"}, "RIFF\x00\x00\x00\x00WEBPrest": {"image/webp", ".webp"},
 	} {
 		sum := sha256.Sum256([]byte(text))
-		wanted := Blob{Blob: hex.EncodeToString(sum[:]) + want.ext, MediaType: want.media, Size: int64(len(text))}
+		wanted := instance.Blob{Blob: hex.EncodeToString(sum[:]) + want.ext, MediaType: want.media, Size: int64(len(text))}
 		for range 2 {
 			got, err := f.PutBlob(strings.NewReader(text))
 			if err != nil || got != wanted {

@@ -32,8 +32,17 @@ type Mount struct {
 	ReadOnly bool
 }
 
-// Shared reports whether other instances may have the same workspace.
-func (s Spec) Shared() bool { return s.Workspace != "" }
+// sources returns what the folders that outlive an instance are called.
+func (s Spec) sources() []string {
+	var out []string
+	if s.Workspace != "" {
+		out = append(out, s.Workspace)
+	}
+	for _, m := range s.Mounts {
+		out = append(out, m.Source)
+	}
+	return out
+}
 
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]*$`)
 

@@ -39,9 +39,51 @@ func (s *Store) own(id, name string) (string, error) {
 	return filepath.Join(s.home.Instance(id), name), nil
 }
 
-// Dir returns the folder behind an instance's workspace. It is made if that is for
-// AegisVM to do, and else has to be there.
-func (s *Store) Dir(id string, spec Spec) (string, error) {
+// Dir returns the folder behind an instance's workspace. It does no I/O: the folder
+// need not be there.
+func (s *Store) Dir(id string, spec Spec) string {
+	switch {
+	case spec.Workspace == "":
+		return filepath.Join(s.home.Instance(id), automatic)
+	case filepath.IsAbs(spec.Workspace):
+		return filepath.Clean(spec.Workspace)
+	}
+	return s.home.Workspace(spec.Workspace)
+}
+
+// Check says what is wrong with a Spec on this host, where folders of the user's have
+// to be there. It makes nothing.
+func (s *Store) Check(spec Spec) error {
+	if err := spec.Check(); err != nil {
+		return err
+	}
+	for _, source := range spec.sources() {
+		if filepath.IsAbs(source) {
+			if _, err := s.existing(source); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Ensure makes those folders of an instance that are for AegisVM to make. The others
+// have to be there.
+func (s *Store) Ensure(id string, spec Spec) error {
+	if _, err := s.workspace(id, spec); err != nil {
+		return err
+	}
+	for _, m := range spec.Mounts {
+		if _, err := s.source(m.Source); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// workspace returns the folder behind an instance's workspace. It is made if that is
+// for AegisVM to do, and else has to be there.
+func (s *Store) workspace(id string, spec Spec) (string, error) {
 	if spec.Workspace != "" {
 		return s.source(spec.Workspace)
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // Port is where the guest expects the server, on the gateway of its network.
-const Port = 2049
+const Port = guestproto.MountPort
 
 // The numbers of the exports. They are the same in all instances, so that one that is
 // made from another's memory finds its own folders behind what is mounted.
@@ -36,11 +36,14 @@ type Life int
 
 // The lives.
 const (
-	// Begins is a VM that starts, from nothing or from a saved state.
+	// Begins is a VM that starts and has nothing mounted.
 	Begins Life = iota
-	// GoesOn is a VM that has run with these folders under an earlier daemon, and
-	// waits for answers.
+	// GoesOn is a VM that has run with these folders under an earlier daemon, or before
+	// its memory was saved, and waits for answers.
 	GoesOn
+	// Branches is a VM with a copy of another's memory, which has these folders mounted.
+	// The answers are that one's.
+	Branches
 )
 
 // Open opens the folders of an instance, and makes those that are for AegisVM to make.
@@ -53,11 +56,14 @@ func (s *Store) Open(id string, spec Spec, life Life) (*Workspace, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.Ensure(id, spec); err != nil {
+		return nil, err
+	}
 	files, err := s.OpenFiles(id, spec)
 	if err != nil {
 		return nil, err
 	}
-	w := &Workspace{Files: files, mount: guestproto.Mount{Reconnect: life == GoesOn}}
+	w := &Workspace{Files: files, mount: guestproto.Mount{Reconnect: life != Begins}}
 	exports, err := w.exports(s, spec)
 	if err == nil {
 		err = s.prepare(id, noted, life)

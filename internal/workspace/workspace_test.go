@@ -83,7 +83,7 @@ func TestDirs(t *testing.T) {
 	}
 	for source, want := range map[string]string{"": filepath.Join(home.Instance(id), "workspace"), "named": home.Workspace("named"), ws: ws, ws + "/": ws} {
 		for range 2 { // what is there stays
-			dir, err := s.Dir(id, Spec{Workspace: source})
+			dir, err := s.workspace(id, Spec{Workspace: source})
 			if err != nil || dir != want {
 				t.Errorf("%q: %s, %v; want %s", source, dir, err, want)
 				continue
@@ -109,23 +109,23 @@ func TestDirs(t *testing.T) {
 		string(home): fault.Denied, home.Data(): fault.Denied, home.Instances(): fault.Denied, home.Workspaces(): fault.Denied,
 		link: fault.Denied, home.Instance(id) + "/workspace": fault.Denied,
 	} {
-		_, err := s.Dir(id, Spec{Workspace: source})
+		_, err := s.workspace(id, Spec{Workspace: source})
 		wantKind(t, source, err, kind)
 	}
 	for _, source := range []string{home.Workspace("named"), filepath.Dir(string(home))} {
-		if _, err := s.Dir(id, Spec{Workspace: source}); err != nil {
+		if _, err := s.workspace(id, Spec{Workspace: source}); err != nil {
 			t.Errorf("%s: %v", source, err)
 		}
 	}
 	for _, bad := range []string{"", "..", "../x", "inst-1/../../x", "inst-", "x"} {
-		_, err := s.Dir(bad, Spec{})
+		_, err := s.workspace(bad, Spec{})
 		wantKind(t, bad, err, fault.Internal)
 		wantKind(t, bad, s.Clear(bad), fault.Internal)
 	}
 	if err := os.WriteFile(home.Workspace("file"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Dir(id, Spec{Workspace: "file"}); err == nil {
+	if _, err := s.workspace(id, Spec{Workspace: "file"}); err == nil {
 		t.Error("a file is a workspace")
 	}
 }
@@ -133,7 +133,7 @@ func TestDirs(t *testing.T) {
 func TestClear(t *testing.T) {
 	s, home := newStore(t)
 	for _, source := range []string{"", "named"} {
-		dir, err := s.Dir(id, Spec{Workspace: source})
+		dir, err := s.workspace(id, Spec{Workspace: source})
 		if err != nil {
 			t.Fatal(err)
 		}

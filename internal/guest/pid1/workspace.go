@@ -24,9 +24,6 @@ import (
 const nfsOptions = "addr=" + gateway + ",vers=3,proto=tcp,nolock,noacl,hard,port=2049," +
 	"mountport=2049,mountproto=tcp,mountvers=3,lookupcache=positive,actimeo=1,timeo=100,rsize=1048576,wsize=1048576"
 
-// nfsPort is where the host serves its folders, on the gateway.
-const nfsPort = 2049
-
 // Mount implements server.System.
 func (m *machine) Mount(req guestproto.Mount) error {
 	m.mounting.Lock() // one request at a time: each looks first at what is there
@@ -35,7 +32,7 @@ func (m *machine) Mount(req guestproto.Mount) error {
 		return err
 	}
 	if req.Reconnect {
-		server := netip.AddrPortFrom(netip.MustParseAddr(gateway), nfsPort)
+		server := netip.AddrPortFrom(netip.MustParseAddr(gateway), guestproto.MountPort)
 		if err := destroySockets(func(s socket) bool { return s.peer() == server }); err != nil {
 			console("end connections to the old server: %v", err) // they end when they have been silent for long
 		}
