@@ -272,8 +272,8 @@ func (a *actor) perform(e Effect) {
 		a.revert, a.given = nil, from.origin.Given
 		a.begin(func(ctx context.Context) result { return a.goBack(ctx, asleep, from) })
 	case DoStop:
-		gently := !a.spec.Ephemeral && a.snap.Goal != ToReverted // else its disk does not matter
-		a.begin(func(ctx context.Context) result { return result{err: a.stop(ctx, l, asleep, gently)} })
+		goal := a.snap.Goal
+		a.begin(func(ctx context.Context) result { return result{err: a.stop(ctx, l, asleep, goal)} })
 	case DoErase:
 		a.begin(func(ctx context.Context) result { return result{err: a.erase(ctx, asleep)} })
 	case Cancel:

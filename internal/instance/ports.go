@@ -42,6 +42,11 @@ type Ground interface {
 	// Saved reports whether the instance's memory is saved.
 	Saved(id ID) bool
 
+	// Tidy brings the files of an instance without a machine and without saved memory into
+	// order, where it is time for that: its disk may be in many pieces. It may take as long as it
+	// takes to copy the disk. After an error everything is as it was.
+	Tidy(ctx context.Context, id ID) error
+
 	// DiskUse returns what the instance's files take on the host's disk.
 	DiskUse(id ID) (size.Bytes, error)
 

@@ -103,10 +103,10 @@ func (a *actor) hibernate(ctx context.Context, l *live) error {
 	return nil
 }
 
-// stop is the operation of Stopping: in good order (gently) where the instance's disk
-// outlives the machine, else at once. Of an instance that sleeps on disk it drops the
+// stop is the operation of Stopping: in good order where the instance's disk outlives the
+// machine, else at once. Of an instance that sleeps on disk it drops the
 // memory.
-func (a *actor) stop(ctx context.Context, l, asleep *live, gently bool) error {
+func (a *actor) stop(ctx context.Context, l, asleep *live, goal Goal) error {
 	if l == nil {
 		return a.drop(ctx, asleep, fault.Wrap(fault.Conflict, endedError("the VM was stopped"), ""))
 	}
@@ -114,12 +114,21 @@ func (a *actor) stop(ctx context.Context, l, asleep *live, gently bool) error {
 		return nil
 	}
 	l.asked.Store(true)
-	if gently {
+	outlived := !a.spec.Ephemeral && goal != ToReverted
+	if outlived {
 		a.powerOff(ctx, l)
 	} else {
 		a.flush(ctx, l)
 	}
-	return a.kill(ctx, l)
+	if err := a.kill(ctx, l); err != nil || !outlived || goal == ToDeleted {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.world.Limits.Save)
+	defer cancel()
+	if err := a.world.Ground.Tidy(ctx, a.id); err != nil {
+		a.log.WarnContext(ctx, "tidy", logattr.Err(err)) // another stop tries again
+	}
+	return nil
 }
 
 // drop removes saved memory, and ends the run that it was of.

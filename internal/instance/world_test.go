@@ -143,6 +143,8 @@ func (w *stubWorld) Clear(id ID) error {
 	return nil
 }
 
+func (w *stubWorld) Tidy(context.Context, ID) error { return nil }
+
 func (w *stubWorld) DiskUse(ID) (size.Bytes, error) { return 0, nil }
 
 func (w *stubWorld) Dir(id ID) string { return string(id) }
