@@ -88,10 +88,10 @@ func newActor(r Record, s *Set) *actor {
 	return a
 }
 
-// bornIn makes the actor begin its life with an operation in flight. It is called
+// bornBooting makes the actor begin its life with an operation in flight. It is called
 // before run.
-func (a *actor) bornIn(state State, op func(context.Context) result) {
-	a.snap.State, a.first = state, op
+func (a *actor) bornBooting(op func(context.Context) result) {
+	a.snap.State, a.first = Booting, op
 	a.refresh()
 }
 

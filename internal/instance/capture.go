@@ -9,6 +9,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/logattr"
+	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
 // captured is an instance as it was, and what must be known to go on with it.
@@ -159,12 +160,11 @@ func (a *actor) move(ctx context.Context, l *live, plan Plan) error {
 	l.bequeath(b, heir)
 	err := a.killBody(ctx, b)
 	if err == nil {
-		var m, startErr = a.world.Driver.Start(ctx, plan.Recipe, plan.Source)
-		if startErr == nil {
+		var m vmm.Machine
+		if m, err = a.world.Driver.Start(ctx, plan.Recipe, plan.Source); err == nil {
 			a.followIn(ctx, l, m, heir)
 			return a.replug(ctx, l)
 		}
-		err = startErr
 	}
 	close(heir.over)
 	err = fault.Wrap(fault.KindOf(err), err, "the VM was captured and could not go on").By(fault.Driver)
@@ -220,8 +220,7 @@ func (s *starting) goOn(ctx context.Context, l *live) error {
 	if err := s.link(ctx, l, of.Magic, hello); err != nil {
 		return err
 	}
-	s.linked = true
-	s.remount(ctx, l)
+	s.linked = true // and its folders are mounted: what connected it to their server has ended with all else
 	// A later daemon goes on behind what is stored, which is nothing yet.
 	if err := s.output.Skip(of.Offset); err != nil {
 		return err

@@ -1,9 +1,13 @@
 package instance
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -440,5 +444,83 @@ func TestEverythingAtOnce(t *testing.T) {
 			}
 			closeSet(t, s, StopAll)
 		})
+	}
+}
+
+// TestForkWorkspace: one that goes with the source is copied at the pause, once; one with a name
+// is shared.
+func TestForkWorkspace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.runs, w.shares = 24*time.Hour, newStubShares()
+		s := NewSet(w.world())
+		for _, spec := range []Spec{
+			{Handle: "web", Command: []string{"serve"}},
+			{Handle: "db", Command: []string{"serve"}, Folders: Folders{Workspace: "data"}},
+		} {
+			if _, err := s.Launch(t.Context(), spec); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.shares.happened()
+		source, _ := s.Get("web")
+		forks, _, err := s.Fork(t.Context(), "web", ForkSpec{Names: names(3)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var copies []string
+		for _, e := range w.shares.happened() {
+			if strings.HasPrefix(e, "copy ") {
+				copies = append(copies, e)
+			}
+		}
+		first := forks[0].ID
+		want := []string{fmt.Sprintf("copy %s to %s", source.ID, first), fmt.Sprintf("copy %s to %s", first, forks[1].ID), fmt.Sprintf("copy %s to %s", first, forks[2].ID)}
+		if !slices.Equal(copies, want) {
+			t.Errorf("copies %q, want %q", copies, want)
+		}
+		if _, _, err := s.Fork(t.Context(), "db", ForkSpec{Names: names(1)}); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range w.shares.happened() {
+			if strings.HasPrefix(e, "copy ") {
+				t.Errorf("a workspace with a name: %s", e)
+			}
+		}
+		if w.shares.twice {
+			t.Error("a workspace was open twice")
+		}
+		closeSet(t, s, StopAll)
+	})
+}
+
+// TestForksDocument: the tests that the document names are there.
+func TestForksDocument(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "forks.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code []byte
+	for _, dir := range []string{".", "../machine", "../../test/e2e"} {
+		files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			code = append(code, b...)
+		}
+	}
+	named := regexp.MustCompile("`(Test\\w+)`").FindAllSubmatch(doc, -1)
+	for _, name := range named {
+		if !bytes.Contains(code, []byte("func "+string(name[1])+"(")) {
+			t.Errorf("there is no %s", name[1])
+		}
+	}
+	if len(named) < 10 {
+		t.Errorf("the document names %d tests", len(named))
 	}
 }

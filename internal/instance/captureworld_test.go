@@ -2,7 +2,7 @@ package instance
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -92,7 +92,7 @@ type stubCapture struct {
 
 func (c *stubCapture) Take(ctx context.Context, m vmm.Machine) (bool, error) {
 	if paused, _ := m.Paused(ctx); !paused {
-		return false, fmt.Errorf("the machine runs")
+		return false, errors.New("the machine runs")
 	}
 	if err := nap(ctx, c.s.taking); err != nil {
 		return false, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -19,9 +20,9 @@ type ForkSpec struct {
 // MaxForks bounds how many forks one request makes.
 const MaxForks = 100
 
-// atOnceForks is how many forks of one request start together: each is a process that
-// loads its devices, and they would only wait for the host's CPUs.
-const atOnceForks = 4
+// atOnceForks is how many forks of one request start together: more would only wait for the
+// host's CPUs, and each other.
+func atOnceForks() int { return max(2, runtime.NumCPU()) }
 
 // Fork makes copies of an instance as it is now, which go on where it is, and returns when
 // their programs run. The instance itself stands still for a moment, once. Either all
@@ -136,11 +137,11 @@ func (s *Set) copyOf(ctx context.Context, of Origin, name string, f ForkSpec) (*
 
 // hatch starts forks from what was captured, and remembers them when all of them run.
 func (s *Set) hatch(ctx context.Context, all []*actor, c *captured) error {
-	turns := make(chan struct{}, atOnceForks)
+	turns := make(chan struct{}, atOnceForks())
 	holds := make([]*hold, len(all))
 	for i, a := range all {
 		a.given = c.origin.Given
-		a.bornIn(Booting, func(ctx context.Context) result {
+		a.bornBooting(func(ctx context.Context) result {
 			turns <- struct{}{}
 			defer func() { <-turns }()
 			return a.startFrom(ctx, c)

@@ -334,7 +334,7 @@ func (s *Set) adopt(ctx context.Context, r Record) error {
 		a.note(fault.New(fault.Unavailable, "the daemon ended while the VM was started"))
 		a.refresh()
 	case err == nil:
-		a.bornIn(Booting, a.adopt(m))
+		a.bornBooting(a.adopt(m))
 	case r.Stopped.IsZero() && errors.Is(err, vmm.ErrEnded):
 		a.record.Stopped = time.Now()
 		a.note(fault.New(fault.Unavailable, "the VM ended while no daemon ran"))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -75,7 +76,7 @@ func (s *Set) CreateFrom(ctx context.Context, ref string, f FromSnapshot, wait b
 		c.Release()
 		return View{}, err
 	}
-	a.bornIn(Booting, func(ctx context.Context) result {
+	a.bornBooting(func(ctx context.Context) result {
 		defer c.Release()
 		return a.bootFrom(ctx, &starting{actor: a, from: c})
 	})
@@ -145,7 +146,7 @@ func (f *FromSnapshot) fits(of Spec, name string) error {
 		differs           bool
 	}{
 		{"--memory", of.Memory.String(), f.Memory.String(), f.Memory != 0 && f.Memory != of.Memory},
-		{"--cpus", fmt.Sprint(of.VCPUs), fmt.Sprint(f.VCPUs), f.VCPUs != 0 && f.VCPUs != of.VCPUs},
+		{"--cpus", strconv.Itoa(of.VCPUs), strconv.Itoa(f.VCPUs), f.VCPUs != 0 && f.VCPUs != of.VCPUs},
 		{"--disk", of.Disk.String(), f.Disk.String(), f.Disk != 0 && f.Disk != of.Disk},
 	} {
 		if x.differs {

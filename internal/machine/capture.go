@@ -55,7 +55,7 @@ type capture struct {
 }
 
 // Capture implements instance.Archive.
-func (g *Ground) Capture(ctx context.Context, id instance.ID, spec instance.Spec, live bool) (instance.Capture, error) {
+func (g *Ground) Capture(_ context.Context, id instance.ID, spec instance.Spec, live bool) (instance.Capture, error) {
 	c, err := g.newCapture(id, spec, live)
 	if err != nil {
 		return nil, fmt.Errorf("capture %s: %w", id, err)
@@ -203,7 +203,10 @@ func (c *capture) take(ctx context.Context, m vmm.Machine) error {
 		c.memory = dup
 		return held.Close()
 	}
-	c.moved = true // it can go on this way, whatever was wrong with the copy
+	c.moved = true
+	if err != nil { // it can go on this way, whatever was wrong with the copy
+		c.g.log.WarnContext(ctx, "copy memory", logattr.Err(err))
+	}
 	return nil
 }
 

@@ -345,7 +345,7 @@ func TestForkOfASleeper(t *testing.T) {
 	for _, owner := range []bool{true, false} {
 		s := newStage(t)
 		id, m := s.running(t, owner)
-		if err := errors.Join(m.Pause(t.Context()), s.Ground.Save(t.Context(), id, m), m.Kill(t.Context())); err != nil {
+		if err := errors.Join(m.Pause(t.Context()), s.Save(t.Context(), id, m), m.Kill(t.Context())); err != nil {
 			t.Fatal(err)
 		}
 		c, err := s.Capture(t.Context(), id, spec(), false)
@@ -447,6 +447,7 @@ func TestDaemonDiesInACapture(t *testing.T) {
 	for name, until := range map[string]func(*testing.T, *stage, instance.Capture, vmm.Machine){
 		"before the machine was taken": func(*testing.T, *stage, instance.Capture, vmm.Machine) {},
 		"after it was": func(t *testing.T, _ *stage, c instance.Capture, m vmm.Machine) {
+			t.Helper()
 			if err := m.Pause(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -455,6 +456,7 @@ func TestDaemonDiesInACapture(t *testing.T) {
 			}
 		},
 		"while the memory is made ready": func(t *testing.T, s *stage, c instance.Capture, m vmm.Machine) {
+			t.Helper()
 			if err := m.Pause(t.Context()); err != nil {
 				t.Fatal(err)
 			}

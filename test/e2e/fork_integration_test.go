@@ -272,7 +272,7 @@ func TestForkContract(t *testing.T) {
 		t.Errorf("the log of f-2 is %q", got)
 	}
 	// The end of its program is followed.
-	_, _ = http.Get("http://" + h.port("f-1", 80) + "/exit?n=3") //nolint:bodyclose,noctx // there is no answer
+	_, _ = http.Get("http://" + h.port("f-1", 80) + "/exit?n=3") //nolint:bodyclose // there is no answer
 	eventually(t, "the fork has stopped", func() bool { return h.info("f-1").State == api.StateStopped })
 	if got := h.ok("logs", "f-1"); !strings.Contains(got, "process exited (code=3)") {
 		t.Errorf("the log of f-1 is %q", got)

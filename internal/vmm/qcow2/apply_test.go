@@ -17,15 +17,15 @@ const testDisk = 3*perL1 + 5*cluster + 512
 
 // written returns an overlay in which a VMM has written to some places: a cluster of
 // every byte, or zeros where the byte is 0.
-func written(t testing.TB, at map[int64]byte) []byte {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "overlay")
+func written(tb testing.TB, at map[int64]byte) []byte {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "overlay")
 	if err := Create(path, testDisk, vmm.Layer{Path: "base", Format: vmm.Raw}); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	be := binary.BigEndian
 	const firstTable = 3 * cluster
