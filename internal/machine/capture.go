@@ -187,6 +187,10 @@ func (c *capture) take(ctx context.Context, m vmm.Machine) error {
 		return err
 	}
 	c.undo = nil // the machine writes to the branch
+	// What it wrote to before is a layer now. Another capture may follow soon: now or never.
+	if err := sweepTops(filepath.Dir(overlay), c.branch); err != nil {
+		c.g.log.WarnContext(ctx, "remove the former disk", logattr.Err(err))
+	}
 	var err error
 	c.saved, c.memory, err = saver.Save(ctx, vmm.Dest{Dir: c.dir, Hasty: true})
 	if err != nil || c.memory == nil {
@@ -197,16 +201,16 @@ func (c *capture) take(ctx context.Context, m vmm.Machine) error {
 		c.moved = true
 		return nil
 	}
-	dup, err := copier.Copy(ctx, c.g.copyLimit)
-	if err == nil && dup != nil {
+	dup, copyErr := copier.Copy(ctx, c.g.copyLimit)
+	if copyErr == nil && dup != nil {
 		held := c.memory
 		c.memory = dup
 		return held.Close()
 	}
-	c.moved = true
-	if err != nil { // it can go on this way, whatever was wrong with the copy
-		c.g.log.WarnContext(ctx, "copy memory", logattr.Err(err))
+	if copyErr != nil { // it can go on this way, whatever was wrong with the copy
+		c.g.log.WarnContext(ctx, "copy memory", logattr.Err(copyErr))
 	}
+	c.moved = true
 	return nil
 }
 
@@ -243,12 +247,6 @@ func (c *capture) Onward() instance.Plan {
 
 // Ready implements instance.Capture.
 func (c *capture) Ready(ctx context.Context) error {
-	if c.branch.Top != "" {
-		// What the source's guest wrote to before is a layer now.
-		if err := sweepTops(c.g.home.Instance(string(c.source)), c.branch); err != nil {
-			return err
-		}
-	}
 	var err error
 	switch {
 	case c.cold || c.memory != nil || c.useless != nil:

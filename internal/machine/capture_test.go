@@ -340,6 +340,42 @@ func TestDamagedSnapshot(t *testing.T) {
 	}
 }
 
+// TestCapturesOverlap: one that is not ready yet does not disturb the next one.
+func TestCapturesOverlap(t *testing.T) {
+	s := newStage(t)
+	id, m := s.running(t, false)
+	var all []instance.Capture
+	for range 3 {
+		c, err := s.Capture(t.Context(), id, spec(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Pause(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Take(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	for _, c := range all {
+		if err := c.Ready(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, found := s.fork(t, c); found != "word" {
+			t.Errorf("the copy found %q", found)
+		}
+		c.Release()
+	}
+	disks := s.host.VM(string(id)).Disks()
+	if tops := s.tops(t, id); len(tops) != 1 || tops[0] != filepath.Base(disks[1].Path) {
+		t.Errorf("the source has %v and writes to %s", tops, disks[1].Path)
+	}
+}
+
 // TestForkOfASleeper: the copy has the saved memory, and the sleeper still wakes.
 func TestForkOfASleeper(t *testing.T) {
 	for _, owner := range []bool{true, false} {
