@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -73,7 +74,7 @@ func cutMode(s string) (rest string, readOnly bool) {
 func folderOf(s string) (string, error) {
 	switch {
 	case s == "":
-		return "", fmt.Errorf("give the name of a workspace, or a path")
+		return "", errors.New("give the name of a workspace, or a path")
 	case s == "." || s == ".." || strings.ContainsRune(s, '/'):
 		return filepath.Abs(s)
 	}

@@ -47,8 +47,10 @@ func TestMountFlag(t *testing.T) {
 		}
 	}
 	want := []api.Mount{
-		{Source: filepath.Join(here, "data"), Target: "/data"}, {Source: "cache", Target: "/root/.cache", ReadOnly: true},
-		{Source: "/a:b", Target: "/c"}, {Source: "/x", Target: "/y"},
+		{Source: filepath.Join(here, "data"), Target: "/data"},
+		{Source: "cache", Target: "/root/.cache", ReadOnly: true},
+		{Source: "/a:b", Target: "/c"},
+		{Source: "/x", Target: "/y"},
 	}
 	if !reflect.DeepEqual(o.mounts, want) {
 		t.Errorf("%+v, want %+v", o.mounts, want)

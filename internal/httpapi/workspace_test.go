@@ -120,16 +120,12 @@ func TestWorkspaceRefuses(t *testing.T) {
 		{socket, http.MethodPut, "/workspace?path=x", body(1), 405},
 	} {
 		what := fmt.Sprintf("%s %s", c.method, c.path)
-		resp := roundTrip(t, c.socket, c.method, "/v1/instances/web"+c.path, c.body)
-		if resp.StatusCode != c.status {
-			t.Errorf("%s: %s, want %d", what, resp.Status, c.status)
-		}
-		if resp.Header.Get("Content-Type") != "application/json" {
-			t.Errorf("%s: %v", what, resp.Header)
+		if status, kind := roundTrip(t, c.socket, c.method, "/v1/instances/web"+c.path, c.body); status != c.status || kind != "application/json" {
+			t.Errorf("%s: %d, %s; want %d", what, status, kind, c.status)
 		}
 	}
-	if resp := roundTrip(t, socket, http.MethodGet, "/v1/instances/other/workspace/tree", nil); resp.StatusCode != 404 {
-		t.Errorf("an instance that is not there: %s", resp.Status)
+	if status, _ := roundTrip(t, socket, http.MethodGet, "/v1/instances/other/workspace/tree", nil); status != 404 {
+		t.Errorf("an instance that is not there: %d", status)
 	}
 	if list, err := os.ReadDir(dir); err != nil || len(list) != 4 {
 		t.Errorf("left: %v, %v", list, err)
@@ -141,7 +137,8 @@ type nulls struct{}
 
 func (nulls) Read(b []byte) (int, error) { return len(b), nil }
 
-func roundTrip(t *testing.T, socket, method, path string, body io.Reader) *http.Response {
+// roundTrip makes a request, and returns the answer's status and what it is.
+func roundTrip(t *testing.T, socket, method, path string, body io.Reader) (status int, kind string) {
 	t.Helper()
 	conn := dial(t, socket)
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://aegisd"+path, body)
@@ -157,7 +154,8 @@ func roundTrip(t *testing.T, socket, method, path string, body io.Reader) *http.
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
 	}
+	_ = resp.Body.Close() // not read
 	_ = conn.Close()
 	<-sent
-	return resp
+	return resp.StatusCode, resp.Header.Get("Content-Type")
 }

@@ -171,7 +171,7 @@ func (a *actor) tellSharers(ctx context.Context) {
 func (f Folders) overlap(g Folders) string {
 	for _, m := range f.all() {
 		if slices.ContainsFunc(g.all(), func(n Mount) bool {
-			return !(m.ReadOnly && n.ReadOnly) && (within(m.Source, n.Source) || within(n.Source, m.Source))
+			return (!m.ReadOnly || !n.ReadOnly) && (within(m.Source, n.Source) || within(n.Source, m.Source))
 		}) {
 			return m.Source
 		}

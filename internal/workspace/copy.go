@@ -141,7 +141,7 @@ func (c *copier) entry(name string, depth int) error {
 func (c *copier) file(name string, fi fs.FileInfo) error {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if ok && st.Nlink > 1 {
-		id := inode{uint64(st.Dev), st.Ino} //nolint:gosec,unconvert // its type differs between systems
+		id := inode{uint64(st.Dev), st.Ino} //nolint:unconvert // its type differs between systems
 		if first, again := c.seen[id]; again {
 			return c.to.Link(first, name)
 		}

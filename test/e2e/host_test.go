@@ -24,6 +24,7 @@ type host struct {
 	home string
 	bin  string
 	env  []string
+	uid  int // of the user, where it is not this one
 }
 
 // newHost makes a home from the one that set-up has filled, and starts its daemon.
@@ -40,6 +41,13 @@ func newHost(t *testing.T, env ...string) *host {
 // newHome makes a home without starting a daemon.
 func newHome(t *testing.T, env ...string) *host {
 	t.Helper()
+	h := makeHome(t, env...)
+	t.Cleanup(h.close)
+	return h
+}
+
+func makeHome(t *testing.T, env ...string) *host {
+	t.Helper()
 	ready, bin := os.Getenv("AEGIS_TEST_HOME"), os.Getenv("AEGIS_TEST_BIN")
 	if ready == "" || bin == "" {
 		msg := "AEGIS_TEST_HOME and AEGIS_TEST_BIN are not set: run this with make integration"
@@ -51,7 +59,6 @@ func newHome(t *testing.T, env ...string) *host {
 	h := &host{t: t, home: filepath.Join(t.TempDir(), "home"), bin: bin, env: env}
 	h.link(ready, "kernel")
 	h.link(ready, "data/images")
-	t.Cleanup(h.close)
 	return h
 }
 
@@ -124,6 +131,9 @@ func (h *host) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(h.bin, "aegis"), args...)
 	cmd.Env = append(os.Environ(), "AEGIS_HOME="+h.home, "NO_COLOR=1", "AEGIS_ROUTER=off")
 	cmd.Env = append(cmd.Env, h.env...)
+	if h.uid != 0 {
+		h.become(cmd)
+	}
 	return cmd
 }
 

@@ -22,8 +22,10 @@ type machine struct {
 	common   *step // modules, image and network
 	own      *step // disk, root and userland
 	network  sync.WaitGroup
-	state    *os.File   // the harness's folder on the instance's disk; set by own
-	mounting sync.Mutex // folders of the host
+	state    *os.File // the harness's folder on the instance's disk; set by own
+
+	mounting  sync.Mutex // folders of the host
+	mountable bool       // what that needs is there; guarded by mounting
 
 	identity sync.Mutex // one at a time
 	bootID   bool       // /proc/sys/kernel/random/boot_id is replaced
@@ -87,8 +89,10 @@ func (m *machine) makeCommon() error {
 		}
 	})
 	if m.template {
-		// Clones need them anyway, and to end the connections of their source.
-		if err := m.modules.load("workspace"); err != nil {
+		// Clones need that anyway, and to end the connections of their source.
+		m.mounting.Lock()
+		defer m.mounting.Unlock()
+		if err := m.prepareMounts(); err != nil {
 			return err
 		}
 	}

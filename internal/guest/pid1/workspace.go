@@ -28,7 +28,7 @@ const nfsOptions = "addr=" + gateway + ",vers=3,proto=tcp,nolock,noacl,hard,port
 func (m *machine) Mount(req guestproto.Mount) error {
 	m.mounting.Lock() // one request at a time: each looks first at what is there
 	defer m.mounting.Unlock()
-	if err := m.modules.load("workspace"); err != nil {
+	if err := m.prepareMounts(); err != nil {
 		return err
 	}
 	if req.Reconnect {
@@ -44,6 +44,28 @@ func (m *machine) Mount(req guestproto.Mount) error {
 	}
 	return nil
 }
+
+// prepareMounts does what has to be done once before folders can be mounted, and need
+// not be done again in a clone. The caller holds mounting.
+func (m *machine) prepareMounts() error {
+	if m.mountable {
+		return nil
+	}
+	if err := m.modules.load("workspace"); err != nil {
+		return err
+	}
+	if err := os.WriteFile("/proc/sys/vm/dirty_writeback_centisecs", []byte(writeback), 0); err != nil {
+		console("write files back each second: %v", err) // it stays at five
+	}
+	m.mountable = true
+	return nil
+}
+
+// writeback is how often the kernel looks for dirty data that is to go to the host, in
+// hundredths of a second: the host sees what a program writes to a file that it keeps
+// open after this time. Data on disks waits for longer all the same
+// (dirty_expire_centisecs), and while nothing is dirty nobody looks.
+const writeback = "100"
 
 func mountExport(p guestproto.MountPoint) error {
 	if !path.IsAbs(p.Export) || !path.IsAbs(p.Target) || path.Clean(p.Target) == "/" {

@@ -77,7 +77,7 @@ func (d *dense) pass(b []byte) {
 // start finds the memory's first section, which lists the blocks of memory.
 func (d *dense) start() error {
 	const name = "\x03ram\x00\x00\x00\x00\x00\x00\x00\x04" // of instance 0, version 4
-	head, _ := d.in.Peek(denseAhead)                        // there may be less
+	head, _ := d.in.Peek(denseAhead)                       // there may be less
 	at := bytes.Index(head, []byte(name))
 	if at < 5 || head[at-5] != sectionStart {
 		return errForm
