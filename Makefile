@@ -34,7 +34,7 @@ demo: build ## set up everything and say hello from a microVM
 	@scripts/demo $(DEMO_HOME)
 
 .PHONY: tools
-tools: ## install what the tests need of the host (a C compiler for the race detector)
+tools: ## install what the tests need of the host (a C compiler, ip)
 	@scripts/ensure-tools
 
 .PHONY: test-home

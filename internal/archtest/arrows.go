@@ -58,6 +58,11 @@ var arrows = map[string][]string{
 	// Wiring that the daemon shares with `aegis doctor`.
 	"internal/drivers": {"internal/config", "internal/doctor", "internal/kernel", "internal/vmm", "internal/vmm/qemu"},
 
+	// Wiring for `aegis bench`, which measures what the daemon wires, and floors without it.
+	"internal/bench": append([]string{
+		"client", "internal/config", "internal/drivers", "internal/guestlink", "internal/kernel", "internal/machine", "internal/netstack",
+	}, contracts...),
+
 	"internal/archtest": {},
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/client"
 	"github.com/xfeldman/aegisvm/internal/buildinfo"
 	"github.com/xfeldman/aegisvm/internal/config"
@@ -22,6 +23,9 @@ import (
 type Host struct {
 	// Accelerator tells how machines would run. Nil leaves that out.
 	Accelerator func(context.Context, *config.Config) (doctor.Accelerator, error)
+	// Bench measures the figures of those names, or all, and tells of each before. Nil
+	// measures nothing.
+	Bench func(ctx context.Context, conf *config.Config, only []string, tell func(name string)) (api.Bench, error)
 }
 
 // app is what commands work in.
@@ -87,7 +91,7 @@ AEGIS_HOME, ~/.aegis by default.`,
 		newRun(a), newInstance(a), newExec(a), newShell(a), newLogs(a), newCp(a), newSnapshot(a), newSecret(a),
 		newSetup(a), newDoctor(a),
 		newUp(a), newDown(a), newStatus(a), newVersion(a),
-		newConfig(a), newCompletion(a),
+		newConfig(a), newBench(a), newCompletion(a),
 	)
 	return root
 }

@@ -225,6 +225,7 @@ func (d *daemon) build(ctx context.Context) error {
 			return err
 		}
 	}
+	nets, shares := networks{d.Log}, workspaces{workspace.New(home, d.Log)}
 	if d.Ground == nil {
 		harness, err := paths.Program("aegis-harness")
 		if err != nil {
@@ -233,7 +234,7 @@ func (d *daemon) build(ctx context.Context) error {
 		}
 		ground := machine.NewGround(machine.Options{
 			Home: home, Harness: harness, Driver: d.driver, Linker: guestlink.Linker{Log: d.Log}, Log: d.Log,
-			Templates: d.Config.Templates == config.On,
+			Networks: nets, Workspaces: shares, Templates: d.Config.Templates == config.On,
 			// Half of what the start that waits for it has: the other half is for a boot
 			// without a template.
 			Timeout: d.Config.BootTimeout / 2,
@@ -262,9 +263,9 @@ func (d *daemon) build(ctx context.Context) error {
 			Limits: logstore.DefaultLimits,
 		},
 		Secrets:  d.secrets,
-		Networks: networks{d.Log},
+		Networks: nets,
 
-		Workspaces: workspaces{workspace.New(home, d.Log)},
+		Workspaces: shares,
 
 		Doors:    router.Doors{Log: d.Log},
 		Log:      d.Log,

@@ -8,9 +8,9 @@ import (
 	"github.com/xfeldman/aegisvm/internal/guest/guesttest"
 )
 
-// TestClockOfLateGuest has a guest that takes its time: what it is told of the clock is
-// told again, until that was true when the guest heard it.
-func TestClockOfLateGuest(t *testing.T) {
+// TestClockOfSlowGuest has a guest that takes its time over Hello. It knows how long, and
+// need not be told of the clock again.
+func TestClockOfSlowGuest(t *testing.T) {
 	const late = 2 * time.Second // far more than a busy host adds
 	rec := &guesttest.Record{}
 	r := newRig(t, guesttest.Options{Record: rec, Late: func(what string) {
@@ -20,8 +20,8 @@ func TestClockOfLateGuest(t *testing.T) {
 	}})
 	r.open(t)
 	thaws := rec.Thaws()
-	if len(thaws) < 2 {
-		t.Fatalf("the clock was set %d times", len(thaws))
+	if len(thaws) == 0 {
+		t.Fatal("the clock was not set")
 	}
 	for _, thaw := range thaws {
 		if age := time.Since(time.Unix(0, thaw.UnixNano)); age > late/2 {

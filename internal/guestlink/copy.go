@@ -27,20 +27,16 @@ type copying struct {
 }
 
 func (l *Link) openCopy(ctx context.Context, doing string, req guestproto.Copy) (*copying, error) {
-	sess, err := l.live(ctx)
-	if err != nil {
+	if _, err := l.live(ctx); err != nil { // it knows the guest then
 		return nil, err
 	}
 	if !slices.Contains(l.Welcome().Abilities, guestproto.AbilityCopy) {
 		return nil, fault.New(fault.Unavailable, "%s: this VM was started by a version of AegisVM without copies", doing).
 			WithHint("restart the instance: aegis instance restart NAME")
 	}
-	stream, _, err := sess.open(ctx, guestproto.StreamHeader{Kind: guestproto.StreamCopy, Copy: &req})
-	if said, ok := errors.AsType[*guestproto.Error](err); ok {
-		return nil, guestFault(doing, said)
-	}
+	sess, stream, err := l.open(ctx, doing, guestproto.StreamHeader{Kind: guestproto.StreamCopy, Copy: &req})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", doing, err)
+		return nil, err
 	}
 	return &copying{sess: sess, stream: stream, frames: frame.NewReader(stream), doing: doing}, nil
 }

@@ -126,18 +126,33 @@ func (l *Link) Stats(ctx context.Context) (guestproto.Stats, error) {
 // Dial connects to host:port inside the guest: what listens on loopback there is
 // reached this way. The connection ends with the session. It has CloseWrite.
 func (l *Link) Dial(ctx context.Context, addr string) (net.Conn, error) {
-	sess, err := l.live(ctx)
+	sess, stream, err := l.open(ctx, "dial "+addr+" in the VM", guestproto.StreamHeader{Kind: guestproto.StreamDial, Addr: addr})
 	if err != nil {
 		return nil, err
 	}
-	stream, _, err := sess.open(ctx, guestproto.StreamHeader{Kind: guestproto.StreamDial, Addr: addr})
-	if said, ok := errors.AsType[*guestproto.Error](err); ok {
-		return nil, guestFault("dial "+addr+" in the VM", said)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("dial %s in the VM: %w", addr, err)
-	}
 	return &conn{Stream: stream, sess: sess}, nil
+}
+
+// open opens a stream in the session there is, or in the next one if that ends in the
+// middle: nothing has been said on it yet.
+func (l *Link) open(ctx context.Context, doing string, header guestproto.StreamHeader) (*session, *yamux.Stream, error) {
+	for {
+		sess, err := l.live(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		stream, _, err := sess.open(ctx, header)
+		if errors.Is(err, errSessionEnded) {
+			continue
+		}
+		if said, ok := errors.AsType[*guestproto.Error](err); ok {
+			return nil, nil, guestFault(doing, said)
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", doing, err)
+		}
+		return sess, stream, nil
+	}
 }
 
 // conn is a connection into the guest.

@@ -44,10 +44,16 @@ type session struct {
 	wg      sync.WaitGroup
 }
 
+// halfClosed is how long a stream goes on in one direction after the other has ended:
+// a client that has said all may wait long for its answer. A guest that never ends its
+// own direction costs a closed stream for that long.
+const halfClosed = time.Hour
+
 func muxConfig() *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.EnableKeepAlive = false
 	c.StreamOpenTimeout = 0
+	c.StreamCloseTimeout = halfClosed
 	c.ConnectionWriteTimeout = forever
 	c.MaxStreamWindowSize = 1 << 20
 	c.LogOutput = io.Discard
@@ -127,7 +133,7 @@ func (s *session) fault(err error) error {
 }
 
 // greet opens the control stream, says hello and starts the stream's goroutines. It
-// returns how long the guest took to answer, too.
+// returns how long hello and its answer were on their way, too.
 func (s *session) greet(id uint64, hello guestproto.Hello) (welcome guestproto.Welcome, took time.Duration, err error) {
 	stream, err := s.mux.OpenStream()
 	if err != nil {
@@ -155,7 +161,8 @@ func (s *session) greet(id uint64, hello guestproto.Hello) (welcome guestproto.W
 	}
 	s.spawn(func() { s.read(stream) })
 	s.spawn(func() { s.write(stream) })
-	return welcome, time.Since(sent), nil
+	worked := time.Duration(welcome.WorkedUS) * time.Microsecond // a guest that lies has its clock wrong
+	return welcome, time.Since(sent) - worked, nil
 }
 
 // unlessSaid returns what the guest itself said in err, else the session's end.

@@ -22,9 +22,14 @@ const (
 	MagicArg = "aegis.magic"
 
 	// TemplateArg makes the harness stop short of the instance's disk until a Hello comes
-	// that is not Prepare: what is saved before that is a template, of which every
-	// instance with the same image can be a clone, whatever is on its disk.
+	// that asks for it: what is saved before that is a template, of which every instance
+	// with the same image can be a clone, whatever is on its disk.
 	TemplateArg = "aegis.template"
+
+	// RuntimeArg is for the Go runtime of PID 1, which gets what the kernel does not know on its
+	// command line as environment: signals that interrupt what takes long cost an emulated
+	// guest more than it takes.
+	RuntimeArg = "GODEBUG=asyncpreemptoff=1"
 
 	// TraceArg makes the harness write TraceUserspace to the console when it starts:
 	// where the kernel's part of a boot ends, for benchmarks.

@@ -56,11 +56,12 @@ type Hello struct {
 	Identity   *Identity `json:"identity,omitempty"`
 	Thaw       *Thaw     `json:"thaw,omitempty"` // done last, after the identity is set
 	// Prepare asks for what clones of a template have in common, and nothing that an
-	// instance has of its own: no identity, no disk, no thaw. Welcome comes when the
-	// machine can be saved. It needs TemplateArg.
+	// instance has of its own: no identity, no thaw, and without DiskBytes no disk. Welcome
+	// comes when the machine can be saved. It needs TemplateArg.
 	Prepare bool `json:"prepare,omitempty"`
 	// DiskBytes is the size of the instance's disk. A clone waits until its kernel has
-	// heard of it; 0 is the size it has.
+	// heard of it; 0 is the size it has. With Prepare it makes the template one of
+	// instances whose disk is new: it has that disk, with the root file system on it.
 	DiskBytes int64 `json:"disk_bytes,omitempty"`
 	// LonelyOffMS makes the guest power itself off when it has had no session for
 	// that long; 0 is never. It is for instances that nobody will come back to.
@@ -98,6 +99,10 @@ type Welcome struct {
 	Abilities []string `json:"abilities"`  // optional parts of the protocol, sorted
 	BootNonce string   `json:"boot_nonce"` // changes with every boot of this kernel, not with a wake
 	Execs     []Exec   `json:"execs"`      // the owned processes that exist
+	// WorkedUS is how many microseconds the guest had Hello in work, by its own clock: the
+	// rest of the time to the answer was on the way. It has told itself the time as it was
+	// at the end of the work.
+	WorkedUS int64 `json:"worked_us,omitempty"`
 }
 
 // Exec is the state of one process.

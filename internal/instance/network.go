@@ -47,7 +47,7 @@ type Network interface {
 	// Dial connects to a port of the guest. An error is a syscall.ECONNREFUSED when
 	// nothing listens there. The connection has CloseWrite, and its Close waits for
 	// nobody. It may have Abort() too, which is a Close that the program in the guest
-	// sees as a reset.
+	// sees as a reset, and Gone() as GuestConn has.
 	Dial(ctx context.Context, port uint16) (net.Conn, error)
 
 	// Listen listens on a port of the gateway, for the guest.

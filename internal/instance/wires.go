@@ -19,6 +19,10 @@ type GuestConn interface {
 	// Abort is a Close after which the program in the guest sees that the connection
 	// broke, and does not take what it has read for all that there was.
 	Abort()
+
+	// Gone returns a context that ends when the guest takes no more, at the latest with
+	// Close.
+	Gone() context.Context
 }
 
 // wires are the connections of clients into one machine, and what is known of its
@@ -42,9 +46,11 @@ func newWires() *wires {
 type wire struct {
 	halfConn
 
-	of   *wires
-	once sync.Once
-	free func() // gives back what was held for it; nil is nothing
+	of    *wires
+	once  sync.Once
+	free  func()          // gives back what was held for it; nil is nothing
+	gone  context.Context //nolint:containedctx // of the connection
+	leave func()          // ends gone
 }
 
 // halfConn is a connection whose directions end one by one.
@@ -60,6 +66,9 @@ func (w *wire) Close() error {
 	return err
 }
 
+// Gone implements GuestConn.
+func (w *wire) Gone() context.Context { return w.gone }
+
 // Abort implements GuestConn.
 func (w *wire) Abort() { w.end(w.breakOff) }
 
@@ -69,6 +78,7 @@ func (w *wire) end(how func()) {
 		delete(w.of.conns, w)
 		w.of.mu.Unlock()
 		how()
+		w.leave()
 		if w.free != nil {
 			w.free()
 		}
@@ -105,6 +115,11 @@ func (w *wires) attempt() context.Context {
 // add takes in a connection that an attempt has made.
 func (w *wires) add(attempt context.Context, c halfConn, port uint16) (*wire, error) {
 	out := &wire{halfConn: c, of: w}
+	inner := context.Background()
+	if c, ok := c.(interface{ Gone() context.Context }); ok {
+		inner = c.Gone()
+	}
+	out.gone, out.leave = joined(attempt, inner)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if attempt.Err() != nil {

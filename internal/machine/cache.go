@@ -149,15 +149,20 @@ func (c *cache) close() {
 	}
 }
 
-// clone plans a start as a clone of the machine's template.
-func (g *Ground) clone(ctx context.Context, recipe vmm.Spec, image rootfs.Image, kernelDigest string) (instance.Plan, error) {
-	plan := instance.Plan{Kind: instance.Clone, Recipe: recipe}
+// templateKey returns the key of the template for a machine.
+func (g *Ground) templateKey(recipe vmm.Spec, image rootfs.Image, kernelDigest string, rooted bool) templateKey {
 	info := g.driver.Info()
-	key := templateKey{
+	return templateKey{
 		Form: templateForm, Image: image.Digest, Memory: recipe.Memory, VCPUs: recipe.VCPUs,
-		Kernel: kernelDigest, Initrd: filepath.Base(recipe.Initrd), Driver: info.Name, VMM: info.Identity,
+		Kernel: kernelDigest, Initrd: filepath.Base(recipe.Initrd), Driver: info.Name, VMM: info.Identity, Rooted: rooted,
 	}
+}
+
+// clone plans a start as a clone of the machine's template. Where the machine has no disk
+// yet, it gets a copy of the template's.
+func (g *Ground) clone(ctx context.Context, plan *instance.Plan, l *layout, disk size.Bytes, key templateKey) error {
 	name := key.name()
+	recipe := plan.Recipe
 	t, release, err := g.cache.use(ctx, name, func() (*template, error) {
 		ctx := context.WithoutCancel(ctx)
 		t, err := g.load(ctx, name)
@@ -167,11 +172,18 @@ func (g *Ground) clone(ctx context.Context, recipe vmm.Spec, image rootfs.Image,
 		return g.make(ctx, key, recipe)
 	})
 	if err != nil {
-		return plan, err
+		return err
+	}
+	if key.Rooted {
+		err = l.makeDisk(func(path string) error { return t.copyDisk(ctx, path, disk) })
+	}
+	if err != nil {
+		release()
+		return err
 	}
 	plan.Source = vmm.Restore{Saved: t.saved, Memory: t.memory}
 	plan.Magic, plan.Release = t.magic, release
-	return plan, nil
+	return nil
 }
 
 // collect removes the templates that were not used for longest until they take little

@@ -1,155 +1,140 @@
 package machine
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
-	"github.com/xfeldman/aegisvm/internal/atomicfile"
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/rootfs"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
-	"github.com/xfeldman/aegisvm/internal/vmm/qcow2"
+	"github.com/xfeldman/aegisvm/internal/vmm/ram"
 )
 
-// diskName is the file in an instance's folder that says what its disk is made of. Where
-// it is missing the disk is the file InstanceDisk alone.
-const diskName = "disk.json"
+// diskImageName is the file of what a template's disk holds.
+const diskImageName = "disk.image"
 
-// disk is what an instance's disk is made of. A top that does not exist is an overlay
-// to which nothing was written: the file is named before it is made, so that no death
-// of a daemon loses one.
-type disk struct {
-	Top    string         `json:"top"` // the file in the instance's folder that its guest writes to
-	Format vmm.DiskFormat `json:"format"`
-	Size   size.Bytes     `json:"size,omitempty"` // of the disk, if it has layers
-	Layers []layer        `json:"layers,omitempty"`
+// layout is an instance's folder.
+type layout struct {
+	dir, disk string
+	device    vmm.Disk // the disk, as a machine is given it
+	made      bool     // the folder, just now
+	fresh     bool     // there is no disk yet
 }
 
-// layer is a file that disks lie on. It is only read, and goes with the last who names
-// it.
-type layer struct {
-	ID     string         `json:"id"` // the file's name in the folder of layers
-	Format vmm.DiskFormat `json:"format"`
-}
-
-// loadDisk reads what the disk in an instance's folder is made of.
-func loadDisk(dir string) (disk, error) {
-	data, err := os.ReadFile(filepath.Join(dir, diskName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return disk{Top: InstanceDisk, Format: vmm.Raw}, nil
-	}
-	var d disk
-	if err == nil {
-		err = json.Unmarshal(data, &d)
-	}
-	if err == nil && (!isDiskFile(d.Top) || d.Format != vmm.Raw && d.Format != vmm.QCOW2) {
-		err = fmt.Errorf("the disk %q", d.Top)
-	}
-	for _, l := range d.Layers {
-		if err == nil && !layerForm.MatchString(l.ID) {
-			err = fmt.Errorf("the layer %q", l.ID)
-		}
-	}
+// layOut makes what is missing of an instance's folder, but for its disk.
+func (g *Ground) layOut(id instance.ID) (*layout, error) {
+	dir, err := g.folder(id)
 	if err != nil {
-		return d, fmt.Errorf("%s: %w", filepath.Join(dir, diskName), err)
+		return nil, err
 	}
-	return d, nil
-}
-
-func (d disk) store(dir string) error {
-	data, err := json.MarshalIndent(d, "", "  ")
-	if err != nil {
-		return err
+	if err := g.checkFree(); err != nil {
+		return nil, err
 	}
-	return rootfs.DiskFull(atomicfile.Write(filepath.Join(dir, diskName), append(data, '\n'), 0o600))
-}
-
-// isDiskFile reports whether name is that of a top: "disk", "disk.2" and so on.
-func isDiskFile(name string) bool {
-	rest, ok := strings.CutPrefix(name, InstanceDisk)
-	if !ok || rest == "" {
-		return ok
-	}
-	n, err := strconv.ParseUint(strings.TrimPrefix(rest, "."), 10, 32)
-	return err == nil && rest == "."+strconv.FormatUint(n, 10)
-}
-
-// successor returns the name of the top after this one.
-func (d disk) successor() string {
-	_, number, _ := strings.Cut(d.Top, ".")
-	n, _ := strconv.Atoi(number) // of the first it is 0
-	return InstanceDisk + "." + strconv.Itoa(max(n, 1)+1)
-}
-
-// device returns the disk as the machine of an instance is given it.
-func (g *Ground) device(dir string, d disk) vmm.Disk {
-	return vmm.Disk{Name: InstanceDisk, Path: filepath.Join(dir, d.Top), Format: d.Format, Backing: g.backing(d.Layers)}
-}
-
-func (g *Ground) backing(layers []layer) []vmm.Layer {
-	var all []vmm.Layer
-	for _, l := range layers {
-		all = append(all, vmm.Layer{Path: g.layerPath(l.ID), Format: l.Format})
-	}
-	return all
-}
-
-// top returns the path of the file that an instance's guest writes to, which exists.
-func (g *Ground) top(dir string) (string, error) {
 	d, err := loadDisk(dir)
-	if err != nil {
-		return "", err
+	if err == nil {
+		err = g.ensureTop(dir, d)
 	}
-	return filepath.Join(dir, d.Top), g.ensureTop(dir, d)
+	if err != nil {
+		return nil, err
+	}
+	l := &layout{dir: dir, disk: filepath.Join(dir, d.Top), device: g.device(dir, d)}
+	if _, err := os.Stat(l.disk); err != nil {
+		l.fresh = true
+	}
+	for _, d := range []string{dir, g.Dir(id)} {
+		err := os.Mkdir(d, 0o700)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			l.undo()
+			return nil, rootfs.DiskFull(err)
+		}
+		l.made = l.made || err == nil && d == dir
+	}
+	return l, nil
 }
 
-// ensureTop makes the overlay that a disk was promised. One without a header was never
-// used: see qcow2.Create.
-func (g *Ground) ensureTop(dir string, d disk) error {
-	if len(d.Layers) == 0 {
-		return nil
+// checkFree refuses to start a machine on a disk that is all but full.
+func (g *Ground) checkFree() error {
+	free, err := g.free(g.home.Instances())
+	if err != nil {
+		return fmt.Errorf("measure free space: %w", err)
 	}
-	top := filepath.Join(dir, d.Top)
-	switch _, err := qcow2.DiskSize(top, d.Format); {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, qcow2.ErrNot):
-		return g.overlay(top, d.Size, d.Layers)
-	case err != nil:
-		return err
+	if free < MinFree {
+		return fault.New(fault.Exhausted, "only %v are free on the disk of %s", free, g.home.Data()).By(fault.Host).
+			WithHint("free some space: a machine needs %v to start", MinFree)
 	}
 	return nil
 }
 
-// overlay makes an empty overlay on layers.
-func (g *Ground) overlay(path string, bytes size.Bytes, layers []layer) error {
-	part := path + ".part"
+// undo removes what was made. The error that is the reason tells more than one of this;
+// Leftovers lists a folder that stays.
+func (l *layout) undo() {
+	if l.made {
+		_ = os.RemoveAll(l.dir)
+	}
+}
+
+// makeDisk makes the disk, which is not there. It has another name until it is whole: a
+// disk that exists is never made again.
+func (l *layout) makeDisk(fill func(part string) error) error {
+	part := l.disk + ".part"
 	if err := os.RemoveAll(part); err != nil { // of a daemon that was killed here
 		return err
 	}
-	err := qcow2.Create(part, bytes, vmm.Layer{Path: g.layerPath(layers[0].ID), Format: layers[0].Format})
+	err := fill(part)
 	if err == nil {
-		err = os.Rename(part, path)
+		err = os.Rename(part, l.disk)
 	}
-	return rootfs.DiskFull(err)
+	if err != nil {
+		_ = os.Remove(part) // the first error tells more
+	}
+	return err
 }
 
-// sweepTops removes the files of a folder that were tops once. Whoever calls it knows
-// that the disk's record is what counts.
-func sweepTops(dir string, d disk) error {
-	entries, err := os.ReadDir(dir)
+// storeDisk writes what a disk holds to a file at path, with checksums.
+func storeDisk(ctx context.Context, disk, path string) (vmm.File, error) {
+	f, err := os.Open(disk)
+	if err != nil {
+		return vmm.File{}, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	stored, err := ram.Store(ctx, f, path)
+	return stored, rootfs.DiskFull(err)
+}
+
+// copyDisk makes the disk of a clone at path, which does not exist: it holds what the
+// template's did. It fails with an error that wraps vmm.ErrDamaged where that was
+// changed.
+func (t *template) copyDisk(ctx context.Context, path string, want size.Bytes) error {
+	image, err := ram.Open(t.disk)
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, e := range entries {
-		if name := strings.TrimSuffix(e.Name(), ".part"); isDiskFile(name) && name != d.Top {
-			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
-		}
+	defer image.Close() //nolint:errcheck // only read
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return rootfs.DiskFull(err)
 	}
-	return errors.Join(errs...)
+	err = f.Truncate(int64(max(want, image.Size())))
+	if err == nil {
+		err = image.Load(ctx, f)
+	}
+	return rootfs.DiskFull(errors.Join(err, f.Close()))
+}
+
+// makeTemplateDisk makes the disk of a template: a new one, or one that nobody looks at.
+func (g *Ground) makeTemplateDisk(path string, rooted bool) error {
+	if rooted {
+		return rootfs.CreateDisk(g.home, path, rootfs.TemplateSize)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(int64(rootfs.TemplateSize)), f.Close())
 }

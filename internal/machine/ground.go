@@ -39,6 +39,10 @@ type Options struct {
 	Driver  vmm.Driver
 	Linker  instance.Linker // talks to templates
 	Log     *slog.Logger
+	// Networks and Workspaces give new templates what clones find mounted; nil leaves it to
+	// each of them to mount it.
+	Networks   instance.Networks
+	Workspaces instance.Workspaces
 	// Templates says whether machines may be clones of one that has booted.
 	Templates bool
 	// Timeout protects those who wait for a template from a guest that never comes up.
@@ -53,10 +57,15 @@ type Ground struct {
 	linker  instance.Linker
 	log     *slog.Logger
 	timeout time.Duration
-	clones  bool // where the driver can
-	free    func(path string) (size.Bytes, error)
-	cache   cache
-	quota   size.Bytes // of templates on the disk
+	settle  time.Duration // see settling
+
+	networks   instance.Networks
+	workspaces instance.Workspaces
+
+	clones bool // where the driver can
+	free   func(path string) (size.Bytes, error)
+	cache  cache
+	quota  size.Bytes // of templates on the disk
 	// copyLimit is how much memory of a machine that is captured is copied.
 	copyLimit size.Bytes
 	work      sync.WaitGroup // in the background
@@ -77,8 +86,8 @@ var (
 // error of Prepare.
 func NewGround(o Options) *Ground {
 	return &Ground{
-		home: o.Home, harness: o.Harness, driver: o.Driver, linker: o.Linker, log: o.Log, timeout: o.Timeout,
-		clones: o.Templates, quota: maxTemplates, copyLimit: maxCopy,
+		home: o.Home, harness: o.Harness, driver: o.Driver, linker: o.Linker, log: o.Log, timeout: o.Timeout, settle: settling,
+		networks: o.Networks, workspaces: o.Workspaces, clones: o.Templates, quota: maxTemplates, copyLimit: maxCopy,
 		free: rootfs.FreeSpace, cache: cache{entries: map[string]*entry{}},
 		pins: pins{count: map[string]int{}},
 	}
@@ -103,25 +112,37 @@ func (g *Ground) plan(ctx context.Context, id instance.ID, spec instance.Spec, m
 	if err != nil {
 		return instance.Plan{}, err
 	}
-	own, err := g.layOut(id, spec.Disk)
+	l, err := g.layOut(id)
 	if err != nil {
 		return instance.Plan{}, err
 	}
 	recipe := vmm.Spec{
 		ID: string(id), Dir: g.Dir(id), Memory: steps(spec.Memory), VCPUs: spec.VCPUs,
-		Kernel: k.Image, Initrd: initrd, Cmdline: guestproto.MagicArg + "=" + magic.String(),
-		Disks: g.disks(img.Path, own), Network: true,
+		Kernel: k.Image, Initrd: initrd, Cmdline: guestArgs(magic),
+		Disks: g.disks(img.Path, l.device), Network: true,
 	}
 	if !cold && g.Saved(id) {
 		return g.wake(id, recipe, img.Digest)
 	}
-	if err := g.mark(id, img.Digest); err != nil {
-		return instance.Plan{}, err
-	}
+	plan := instance.Plan{Kind: instance.Cold, Recipe: recipe, Source: vmm.Boot{}}
+	err = g.mark(id, img.Digest)
 	if !cold && g.clones && g.driver.Info().Abilities.Save {
-		return g.clone(ctx, recipe, img, k.Digest)
+		plan.Kind = instance.Clone
+		if err == nil {
+			err = g.clone(ctx, &plan, l, spec.Disk, g.templateKey(recipe, img, k.Digest, l.fresh))
+		}
+	} else if err == nil && l.fresh {
+		err = l.makeDisk(func(path string) error { return rootfs.CreateDisk(g.home, path, spec.Disk) })
 	}
-	return instance.Plan{Kind: instance.Cold, Recipe: recipe, Source: vmm.Boot{}}, nil
+	if err != nil {
+		l.undo()
+	}
+	return plan, err
+}
+
+// guestArgs returns the arguments of PID 1.
+func guestArgs(magic guestproto.Magic) string {
+	return guestproto.MagicArg + "=" + magic.String() + " " + guestproto.RuntimeArg
 }
 
 // memoryStep is what memory comes in, so that machines of about the same size are
@@ -129,28 +150,6 @@ func (g *Ground) plan(ctx context.Context, id instance.ID, spec instance.Spec, m
 const memoryStep = 256 * size.MiB
 
 func steps(n size.Bytes) size.Bytes { return (n + memoryStep - 1) / memoryStep * memoryStep }
-
-// layOut makes what is missing of an instance's folder, and returns its disk.
-func (g *Ground) layOut(id instance.ID, want size.Bytes) (vmm.Disk, error) {
-	dir, err := g.folder(id)
-	if err != nil {
-		return vmm.Disk{}, err
-	}
-	d, err := loadDisk(dir)
-	if err != nil {
-		return vmm.Disk{}, err
-	}
-	if err := g.ensureTop(dir, d); err != nil {
-		return vmm.Disk{}, err
-	}
-	if err := g.makeFolder(dir, filepath.Join(dir, d.Top), want); err != nil {
-		return vmm.Disk{}, err
-	}
-	if err := os.Mkdir(g.Dir(id), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return vmm.Disk{}, rootfs.DiskFull(err)
-	}
-	return g.device(dir, d), nil
-}
 
 // boot returns the kernel and the initramfs. Both are looked at each time: set-up
 // may have replaced them under a running daemon.
@@ -186,52 +185,6 @@ func (g *Ground) image(name string) (rootfs.Image, error) {
 		return rootfs.Image{}, fault.New(fault.NotFound, "image %q is not here", name)
 	}
 	return rootfs.LoadImage(g.home, name)
-}
-
-// makeFolder makes what is missing of an instance's folder and its disk. After an
-// error nothing is left that was not there before.
-func (g *Ground) makeFolder(dir, disk string, want size.Bytes) error {
-	if err := g.checkFree(); err != nil {
-		return err
-	}
-	if _, err := os.Stat(disk); err == nil {
-		return nil
-	}
-	err := os.Mkdir(dir, 0o700)
-	made := err == nil
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return rootfs.DiskFull(err)
-	}
-	// Under another name until it is whole: a disk that exists is never made again.
-	part := disk + ".part"
-	if err := os.RemoveAll(part); err != nil { // of a daemon that was killed here
-		return err
-	}
-	err = rootfs.CreateDisk(g.home, part, want)
-	if err == nil {
-		err = os.Rename(part, disk)
-	}
-	if err != nil {
-		if made {
-			// The first error tells more; Leftovers lists a folder that stays.
-			_ = os.RemoveAll(dir)
-		}
-		return err
-	}
-	return nil
-}
-
-// checkFree refuses to start a machine on a disk that is all but full.
-func (g *Ground) checkFree() error {
-	free, err := g.free(g.home.Instances())
-	if err != nil {
-		return fmt.Errorf("measure free space: %w", err)
-	}
-	if free < MinFree {
-		return fault.New(fault.Exhausted, "only %v are free on the disk of %s", free, g.home.Data()).By(fault.Host).
-			WithHint("free some space: a machine needs %v to start", MinFree)
-	}
-	return nil
 }
 
 // DiskUse implements instance.Ground.

@@ -49,7 +49,7 @@ func TestPrepareAndClear(t *testing.T) {
 	if got.ID != string(id) || got.Dir != g.Dir(id) || got.Memory != size.GiB || got.VCPUs != 2 || !got.Network {
 		t.Errorf("recipe %+v", got)
 	}
-	if got.Cmdline != "aegis.magic="+magic.String() {
+	if got.Cmdline != "aegis.magic="+magic.String()+" GODEBUG=asyncpreemptoff=1" {
 		t.Errorf("command line %q", got.Cmdline)
 	}
 	for _, path := range []string{got.Kernel, got.Initrd, got.Disks[0].Path, got.Disks[1].Path, got.Dir} {

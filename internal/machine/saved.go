@@ -13,6 +13,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/atomicfile"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/instance"
+	"github.com/xfeldman/aegisvm/internal/logattr"
 	"github.com/xfeldman/aegisvm/internal/rootfs"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
@@ -40,6 +41,10 @@ const manifestForm = 1
 var errNoSave = fault.New(fault.Conflict, "this VMM cannot save the memory of a VM").By(fault.Driver).
 	WithHint("see: aegis doctor")
 
+// SavedMessage is the log's message once the state of a machine is saved, and its memory
+// too or safe from changes: the machine need not stand any longer. `aegis bench` reads it.
+const SavedMessage = "saved"
+
 // Save implements instance.Ground.
 func (g *Ground) Save(ctx context.Context, id instance.ID, m vmm.Machine) error {
 	dir, err := g.folder(id)
@@ -51,7 +56,7 @@ func (g *Ground) Save(ctx context.Context, id instance.ID, m vmm.Machine) error 
 		return err
 	}
 	part, whole := filepath.Join(dir, atomicfile.Prefix+savedDir), filepath.Join(dir, savedDir)
-	err = g.save(ctx, dir, part, m)
+	err = g.save(ctx, id, part, m)
 	if err == nil {
 		err = rename(part, whole)
 	}
@@ -63,7 +68,8 @@ func (g *Ground) Save(ctx context.Context, id instance.ID, m vmm.Machine) error 
 	return nil
 }
 
-func (g *Ground) save(ctx context.Context, dir, part string, m vmm.Machine) error {
+func (g *Ground) save(ctx context.Context, id instance.ID, part string, m vmm.Machine) error {
+	dir := filepath.Dir(part)
 	if err := errors.Join(os.RemoveAll(part), os.Mkdir(part, 0o700)); err != nil {
 		return err
 	}
@@ -71,7 +77,7 @@ func (g *Ground) save(ctx context.Context, dir, part string, m vmm.Machine) erro
 	if err != nil {
 		return err
 	}
-	saved, err := write(ctx, m, part)
+	saved, err := g.write(ctx, id, m, part)
 	if err != nil {
 		return err
 	}
@@ -90,15 +96,17 @@ func (g *Ground) save(ctx context.Context, dir, part string, m vmm.Machine) erro
 }
 
 // write saves a machine with all its memory into dir, durably.
-func write(ctx context.Context, m vmm.Machine, dir string) (vmm.Saved, error) {
+func (g *Ground) write(ctx context.Context, id instance.ID, m vmm.Machine, dir string) (vmm.Saved, error) {
 	saver, ok := m.(vmm.Saver)
 	if !ok {
 		return vmm.Saved{}, errNoSave
 	}
+	begin := time.Now()
 	saved, mem, err := saver.Save(ctx, vmm.Dest{Dir: dir})
 	if err != nil {
 		return saved, err
 	}
+	g.log.DebugContext(ctx, SavedMessage, logattr.Instance(id), logattr.Took(time.Since(begin)))
 	if mem != nil {
 		saved.Memory, err = mem.Store(ctx, filepath.Join(dir, memoryName))
 		err = errors.Join(err, mem.Close())

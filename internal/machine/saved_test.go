@@ -91,6 +91,7 @@ func (s *stage) daemon(t *testing.T, harness string) *Ground {
 		Home: s.home, Harness: harness, Driver: s.host.Driver(), Linker: s.linker, Log: slog.New(slog.DiscardHandler),
 		Templates: true, Timeout: time.Minute,
 	})
+	g.settle = 0
 	t.Cleanup(func() {
 		if err := g.Close(); err != nil {
 			t.Error(err)

@@ -19,7 +19,7 @@ import (
 )
 
 // templateKey is what machines must have in common to be clones of one template. The
-// size of the disk is not in it: a template has not seen one.
+// size of the disk is not in it: disks grow.
 type templateKey struct {
 	Form   int    // of templates
 	Image  string // digest
@@ -29,11 +29,15 @@ type templateKey struct {
 	Initrd string // name, which has the digests of harness and modules in it
 	Driver string
 	VMM    string // vmm.Info.Identity
+	// Rooted says that the template has a new disk mounted, and the root file system on it.
+	// Its clones have a copy of that disk. A template that is not has seen no disk: its
+	// clones are instances whose disk has something on it.
+	Rooted bool
 }
 
 // templateForm changes whenever the harness or the recipe of templates do in a way that
 // nothing else in the key shows.
-const templateForm = 1
+const templateForm = 2
 
 // name is the template's folder.
 func (k templateKey) name() string {
@@ -48,7 +52,8 @@ type templateManifest struct {
 	Made  time.Time        `json:"made"`
 	Magic guestproto.Magic `json:"magic"` // opens the link to a clone, once
 	Saved vmm.Saved        `json:"saved"`
-	Key   templateKey      `json:"key"` // for people
+	Disk  vmm.File         `json:"disk"` // see template
+	Key   templateKey      `json:"key"`  // for people
 }
 
 // template is a machine that has booted an image and runs nothing yet, held in this
@@ -57,6 +62,7 @@ type template struct {
 	saved  vmm.Saved
 	magic  guestproto.Magic
 	memory vmm.Memory
+	disk   vmm.File        // what its disk holds, an image of package ram; the zero File if it has seen none
 	kept   <-chan struct{} // closed when it has been written to disk, or could not be; nil if it came from there
 }
 
@@ -91,7 +97,10 @@ func (g *Ground) load(ctx context.Context, name string) (*template, error) {
 	if !ok || m.Form != templateForm {
 		return nil, fmt.Errorf("%s: %w", path, vmm.ErrStale)
 	}
-	t := &template{saved: m.Saved.In(dir), magic: m.Magic}
+	t := &template{saved: m.Saved.In(dir), magic: m.Magic, disk: m.Disk}
+	if t.disk.Path != "" {
+		t.disk.Path = filepath.Join(dir, filepath.Base(t.disk.Path))
+	}
 	if _, err := os.Stat(t.saved.State.Path); err != nil {
 		return nil, fmt.Errorf("load template %s: %w: %w", name, vmm.ErrDamaged, err)
 	}
@@ -115,7 +124,7 @@ func (g *Ground) make(ctx context.Context, key templateKey, recipe vmm.Spec) (*t
 		return nil, rootfs.DiskFull(err)
 	}
 	begin := time.Now()
-	t, err := g.bootTemplate(ctx, dir, recipe)
+	t, err := g.bootTemplate(ctx, dir, recipe, key.Rooted)
 	if err != nil {
 		return nil, fmt.Errorf("make a template: %w", err)
 	}
@@ -135,22 +144,22 @@ func (g *Ground) make(ctx context.Context, key templateKey, recipe vmm.Spec) (*t
 // bootTemplate boots a machine up to where instances begin to differ, and saves its
 // state into dir. After an error dir is gone, unless a machine is in it that cannot be
 // killed: then it stays for Recover.
-func (g *Ground) bootTemplate(ctx context.Context, dir string, recipe vmm.Spec) (*template, error) {
+func (g *Ground) bootTemplate(ctx context.Context, dir string, recipe vmm.Spec, rooted bool) (*template, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, g.timeout, errors.New("the template was not ready in time"))
 	defer cancel()
 	t := &template{magic: guestproto.NewMagic()}
 	disk := filepath.Join(dir, InstanceDisk)
 	recipe.ID, recipe.Dir = "template-"+filepath.Base(dir), filepath.Join(dir, "vmm")
-	recipe.Cmdline = guestproto.MagicArg + "=" + t.magic.String() + " " + guestproto.TemplateArg
+	recipe.Cmdline = guestArgs(t.magic) + " " + guestproto.TemplateArg
 	recipe.Disks = []vmm.Disk{recipe.Disks[0], {Name: InstanceDisk, Path: disk, Format: vmm.Raw}}
-	if err := errors.Join(os.Mkdir(recipe.Dir, 0o700), makeSparse(disk)); err != nil {
+	if err := errors.Join(os.Mkdir(recipe.Dir, 0o700), g.makeTemplateDisk(disk, rooted)); err != nil {
 		return nil, errors.Join(rootfs.DiskFull(err), os.RemoveAll(dir))
 	}
 	m, err := g.driver.Start(ctx, recipe, vmm.Boot{})
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	err = g.prepare(ctx, m, t.magic)
+	err = g.prepare(ctx, m, t.magic, rooted)
 	if err == nil {
 		t.saved, t.memory, err = m.(vmm.Saver).Save(ctx, vmm.Dest{Dir: dir})
 	}
@@ -158,6 +167,9 @@ func (g *Ground) bootTemplate(ctx context.Context, dir string, recipe vmm.Spec) 
 	defer stop()
 	killed := m.Kill(killing)
 	err = errors.Join(err, killed)
+	if err == nil && rooted {
+		t.disk, err = storeDisk(ctx, disk, filepath.Join(dir, diskImageName))
+	}
 	if killed == nil {
 		err = errors.Join(err, os.RemoveAll(recipe.Dir), os.Remove(disk))
 	}
@@ -173,30 +185,41 @@ func (g *Ground) bootTemplate(ctx context.Context, dir string, recipe vmm.Spec) 
 	return nil, err
 }
 
+// settling is how long a guest that has become a template is left alone before it is saved.
+// Its kernel puts off much of what mounts and processes that have ended leave to be done,
+// and each clone would do it anew. Nothing tells when that is over.
+const settling = 300 * time.Millisecond
+
 // killTimeout protects whoever waits for a template from a VMM that cannot be killed.
 const killTimeout = 20 * time.Second
 
 // prepare waits until a template is ready, and stops it.
-func (g *Ground) prepare(ctx context.Context, m vmm.Machine, magic guestproto.Magic) error {
-	link, err := g.linker.Link(ctx, m, magic, guestproto.Hello{
-		MinVersion: guestproto.MinVersion, Version: guestproto.Version, Owned: []guestproto.Owned{}, Prepare: true,
-	})
+func (g *Ground) prepare(ctx context.Context, m vmm.Machine, magic guestproto.Magic, rooted bool) error {
+	hello := guestproto.Hello{MinVersion: guestproto.MinVersion, Version: guestproto.Version, Owned: []guestproto.Owned{}, Prepare: true}
+	if rooted {
+		hello.DiskBytes = int64(rootfs.TemplateSize)
+	}
+	link, err := g.linker.Link(ctx, m, magic, hello)
 	if err != nil {
 		return err
 	}
-	// Clones begin with a guest that talks to nobody.
-	if err := link.Close(); err != nil {
-		return err
+	stop := func() error { return nil }
+	if rooted {
+		stop, err = g.furnish(ctx, m, link)
 	}
-	return m.Pause(ctx)
-}
-
-func makeSparse(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
+	// Clones begin with a guest that talks to nobody, and has nothing left to do.
+	err = errors.Join(err, link.Close())
+	if err == nil {
+		quiet := time.NewTimer(g.settle)
+		select {
+		case <-quiet.C:
+			err = m.Pause(ctx)
+		case <-ctx.Done():
+			quiet.Stop()
+			err = context.Cause(ctx)
+		}
 	}
-	return errors.Join(f.Truncate(int64(rootfs.TemplateSize)), f.Close())
+	return errors.Join(err, stop())
 }
 
 // keep writes a template to disk and makes it known.
@@ -209,7 +232,12 @@ func (g *Ground) keep(ctx context.Context, dir string, key templateKey, t *templ
 	if err := saved.Sync(); err != nil {
 		return err
 	}
-	err = writeManifest(dir, templateManifest{Form: templateForm, Made: time.Now(), Magic: t.magic, Saved: saved, Key: key})
+	if t.disk.Path != "" {
+		if err := syncFile(t.disk.Path); err != nil {
+			return err
+		}
+	}
+	err = writeManifest(dir, templateManifest{Form: templateForm, Made: time.Now(), Magic: t.magic, Saved: saved, Disk: t.disk, Key: key})
 	if err != nil {
 		return err
 	}

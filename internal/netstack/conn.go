@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -26,23 +27,27 @@ type conn struct {
 	linger  time.Duration
 	local   net.Addr
 	remote  net.Addr
-	left    chan struct{} // closed when the endpoint needs the guest no more
+	probe   time.Duration
+	gone    context.Context //nolint:containedctx // ends when the endpoint needs the guest no more
 	closing sync.Once
 	killing sync.Once
+	probing sync.Once
 }
 
 // newConn wraps an endpoint that is connected. left is called, once and without
 // waiting for anything, when the connection needs the guest no more.
 func (n *Network) newConn(wq *waiter.Queue, ep tcpip.Endpoint, left func()) *conn {
-	c := &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, wq: wq, linger: n.limits.Linger, left: make(chan struct{})}
+	c := &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, wq: wq, linger: n.limits.Linger, probe: n.limits.Probe}
 	if info, ok := ep.Info().(*stack.TransportEndpointInfo); ok {
 		c.local, c.remote = tcpAddr(info.ID.LocalAddress, info.ID.LocalPort), tcpAddr(info.ID.RemoteAddress, info.ID.RemotePort)
 	}
 	size := n.bufferSize()
 	ep.SocketOptions().SetSendBufferSize(size, true)
 	ep.SocketOptions().SetReceiveBufferSize(size, true)
+	gone, end := context.WithCancel(context.Background())
+	c.gone = gone
 	leave := sync.OnceFunc(func() {
-		close(c.left)
+		end()
 		left()
 	})
 	hup := waiter.NewFunctionEntry(waiter.EventHUp, func(waiter.EventMask) { leave() })
@@ -67,8 +72,29 @@ func (c *conn) RemoteAddr() net.Addr { return c.remote }
 // Read implements net.Conn.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.TCPConn.Read(b)
+	if errors.Is(err, io.EOF) {
+		c.probing.Do(c.startProbing)
+	}
 	return n, asErrno(err)
 }
+
+// probes is how many are not answered by a guest that is gone.
+const probes = 4
+
+// startProbing asks the guest, which has ended its direction, from time to time whether
+// it still takes what it is sent. A program that has closed a connection altogether
+// looks like one that has not, until its system is asked.
+func (c *conn) startProbing() {
+	idle, interval := tcpip.KeepaliveIdleOption(c.probe), tcpip.KeepaliveIntervalOption(c.probe)
+	_ = c.ep.SetSockOpt(&idle) // TCP has them
+	_ = c.ep.SetSockOpt(&interval)
+	_ = c.ep.SetSockOptInt(tcpip.KeepaliveCountOption, probes)
+	c.ep.SocketOptions().SetKeepAlive(true)
+}
+
+// Gone returns a context that ends when the guest takes no more: it has ended its
+// direction and closed the connection, or the connection broke.
+func (c *conn) Gone() context.Context { return c.gone }
 
 // await returns when Read would not wait.
 func (c *conn) await() {
@@ -98,12 +124,10 @@ func (c *conn) Close() error {
 	return nil
 }
 
-// abort ends the connection with RST.
-func (c *conn) abort() {
+// Abort ends the connection with RST.
+func (c *conn) Abort() {
 	c.killing.Do(func() {
-		select {
-		case <-c.left:
-		default:
+		if c.gone.Err() == nil {
 			c.ep.Abort()
 		}
 	})

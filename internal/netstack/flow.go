@@ -51,7 +51,7 @@ func (f *flow) carry(c *conn) {
 	f.conn = c
 	f.mu.Unlock()
 	if f.ctx.Err() != nil {
-		c.abort()
+		c.Abort()
 	}
 }
 
@@ -62,7 +62,7 @@ func (f *flow) end(cause error) {
 	c := f.conn
 	f.mu.Unlock()
 	if c != nil {
-		c.abort()
+		c.Abort()
 	}
 }
 

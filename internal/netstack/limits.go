@@ -28,6 +28,9 @@ type Limits struct {
 	// Linger is how long the guest may take to acknowledge the end of a connection that
 	// nobody uses any more. 10 seconds.
 	Linger time.Duration
+	// Probe is how often a guest that has ended its direction of a connection is asked
+	// whether it still takes the other one. 30 seconds.
+	Probe time.Duration
 	// Queue bounds the frames that wait for the guest to take them. 8 MiB.
 	Queue size.Bytes
 	// DNSRate is how many questions in a second are answered, and twice as many at
@@ -52,6 +55,7 @@ func (l Limits) Complete() Limits {
 	set(&l.DialTimeout, 30*time.Second)
 	set(&l.Buffers, 32*size.MiB)
 	set(&l.Linger, 10*time.Second)
+	set(&l.Probe, 30*time.Second)
 	set(&l.Queue, 8*size.MiB)
 	set(&l.DNSRate, 200)
 	set(&l.DNSPending, 64)

@@ -13,7 +13,7 @@ import (
 // resets both.
 func relay(ctx context.Context, in *conn, out net.Conn) {
 	reset := sync.OnceFunc(func() {
-		in.abort()
+		in.Abort()
 		abort(out)
 	})
 	stop := context.AfterFunc(ctx, reset)

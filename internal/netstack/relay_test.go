@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+
 	"github.com/xfeldman/aegisvm/internal/netstack/netstacktest"
 )
 
@@ -76,6 +78,54 @@ func (r *rig) idle(tb testing.TB) {
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// A guest that has closed a connection is found to be gone by a host that says nothing.
+// One that has only ended its direction is not.
+func TestGone(t *testing.T) {
+	// A system answers one probe in half a second, to be no reflector.
+	r := start(t, func(c *Config) { c.Limits.Probe = 600 * time.Millisecond })
+	l, err := r.guest.Listen(80)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := func() (host net.Conn, guest *gonet.TCPConn) {
+		host, err := r.Dial(soon(t), 80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return host, in.(*gonet.TCPConn)
+	}
+	half, in := ended()
+	_ = in.CloseWrite()
+	_, _ = io.ReadAll(half)
+	closed, other := ended()
+	_ = other.Close()
+	if b, err := io.ReadAll(closed); len(b) != 0 || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	select {
+	case <-closed.(*conn).Gone().Done():
+	case <-soon(t).Done():
+		t.Error("a guest that has closed is not found to be gone")
+	}
+	if half.(*conn).Gone().Err() != nil {
+		t.Error("a guest that still listens is taken to be gone")
+	}
+	if _, err := half.Write([]byte("late")); err != nil {
+		t.Error(err)
+	}
+	_ = half.Close()
+	_ = in.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if b, err := io.ReadAll(in); string(b) != "late" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	_, _, _ = closed.Close(), in.Close(), l.Close()
+	r.idle(t)
 }
 
 // A connection that breaks on one side breaks on the other.

@@ -111,7 +111,7 @@ func (n *Network) forward(r *tcp.ForwarderRequest) {
 	}
 	f.carry(in)
 	relay(f.ctx, in, out)
-	<-in.left
+	<-in.gone.Done()
 }
 
 // dialOut connects to the outside.

@@ -81,6 +81,12 @@ func (h Home) Workspaces() string { return h.join("data", "workspaces") }
 // Workspace is the folder of the workspace name.
 func (h Home) Workspace(name string) string { return h.join("data", "workspaces", name) }
 
+// Bench is the folder of the homes that `aegis bench` measures in, while it does.
+func (h Home) Bench() string { return h.join("data", "bench") }
+
+// BenchLock is held by whoever measures.
+func (h Home) BenchLock() string { return h.join("data", "bench.lock") }
+
 // Create makes the home and its folders, private to the user. Folders that
 // exist are made private too.
 func (h Home) Create() error {

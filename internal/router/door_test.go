@@ -163,8 +163,9 @@ func (r *refuser) SetDeadline(time.Time) error {
 	return nil
 }
 
-func (r *refuser) CloseWrite() error { return nil }
-func (r *refuser) Abort()            {}
+func (r *refuser) CloseWrite() error     { return nil }
+func (r *refuser) Abort()                {}
+func (r *refuser) Gone() context.Context { return context.Background() }
 
 // TestRefusedUpload has the answer come after the guest has refused what is sent.
 func TestRefusedUpload(t *testing.T) {

@@ -40,6 +40,9 @@ func relay(client *net.TCPConn, guest instance.GuestConn, said []byte) outcome {
 	}()
 	answered := pass(client, guest, nil)
 	end()
+	// A guest that takes no more leaves a client that has not ended its direction with
+	// nobody to talk to.
+	defer context.AfterFunc(guest.Gone(), func() { _ = client.SetReadDeadline(past) })()
 	return outcome{answered: answered, asked: <-asked}
 }
 

@@ -28,6 +28,9 @@ type Saved struct {
 	State    File   `json:"state"`    // the devices' state
 	Whole    bool   `json:"whole"`    // State holds the memory too
 	Memory   File   `json:"memory"`   // what Memory.Store wrote; the zero File if Whole, or if it was not stored
+	// Disks are the sizes of the writable disks that the guest knows, by name. The driver
+	// need not tell it of what is as it was; a disk that is not here is told of.
+	Disks map[string]size.Bytes `json:"disks,omitempty"`
 }
 
 // File is a file of a saved machine.

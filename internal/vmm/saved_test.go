@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 )
 
@@ -22,7 +23,7 @@ func TestSavedMoves(t *testing.T) {
 		t.Fatal(err)
 	}
 	var again Saved
-	if err := json.Unmarshal(b, &again); err != nil || again != got {
+	if err := json.Unmarshal(b, &again); err != nil || !reflect.DeepEqual(again, got) {
 		t.Errorf("%+v came back as %+v, %v", got, again, err)
 	}
 	if err := got.Sync(); err == nil {

@@ -282,6 +282,11 @@ type footprint struct {
 	shm       int // files in /dev/shm
 }
 
+// exceeds reports whether something was left behind since before.
+func (f footprint) exceeds(before footprint) bool {
+	return f.processes > before.processes || f.files > before.files || f.instances > before.instances || f.shm > before.shm
+}
+
 func (h *host) footprint() footprint {
 	h.t.Helper()
 	fds, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(h.daemon()), "fd"))

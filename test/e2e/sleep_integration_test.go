@@ -5,6 +5,7 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -49,16 +50,10 @@ type told struct {
 
 func (h *host) ask(url string) told {
 	h.t.Helper()
-	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	begin := time.Now()
-	resp, err := client.Get(url)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer resp.Body.Close() //nolint:errcheck // only read
-	body, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		h.t.Fatalf("%s: %s, %q, %v", url, resp.Status, body, err)
+	status, body := h.get(url)
+	if status != http.StatusOK {
+		h.t.Fatalf("%s: status %d, %q", url, status, body)
 	}
 	end := time.Now()
 	fields := strings.Fields(string(body))
@@ -77,6 +72,35 @@ func (h *host) ask(url string) told {
 		late = end.Sub(at)
 	}
 	return told{fields[0], count, late}
+}
+
+// get asks once, on a connection of its own that the calling goroutine makes: it may be
+// in a network of its own.
+func (h *host) get(url string) (status int, body []byte) {
+	h.t.Helper()
+	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	req.Close = true
+	conn, err := net.DialTimeout("tcp", req.URL.Host, time.Minute)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // the answer has been read
+	err = errors.Join(conn.SetDeadline(time.Now().Add(time.Minute)), req.Write(conn))
+	if err != nil {
+		h.t.Fatalf("%s: %v", url, err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), req)
+	if err != nil {
+		h.t.Fatalf("%s: %v", url, err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // only read
+	if body, err = io.ReadAll(resp.Body); err != nil {
+		h.t.Fatalf("%s: %v", url, err)
+	}
+	return resp.StatusCode, body
 }
 
 // teller makes an instance that runs a teller, and returns the URL of its port.

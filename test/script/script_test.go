@@ -30,6 +30,11 @@ import (
 var update = flag.Bool("update", false, "rewrite what scripts expect commands to print")
 
 func TestMain(m *testing.M) {
+	// A program built with the race detector sleeps for a second before it exits, in case
+	// that a goroutine races with the end. There are hundreds of commands here.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=20 "+os.Getenv("GORACE")); err != nil {
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){
 		"aegis": func() {
 			os.Exit(cli.Main(os.Args[1:], cli.Host{

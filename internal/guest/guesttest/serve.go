@@ -92,7 +92,7 @@ func Serve(ctx context.Context, dev Device, opts Options) error {
 // system is a machine that does nothing but remember.
 type system struct{ opts Options }
 
-func (s *system) Prepare(ctx context.Context) error { return s.Ready(ctx, 0) }
+func (s *system) Prepare(ctx context.Context, disk int64) error { return s.Ready(ctx, disk) }
 
 func (s *system) Ready(context.Context, int64) error {
 	s.late("ready")

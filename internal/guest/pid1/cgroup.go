@@ -94,7 +94,8 @@ const (
 // remove kills what is left and removes the cgroup. It reports whether all died.
 func (c *cgroup) remove() bool {
 	defer c.dir.Close() //nolint:errcheck // nothing is buffered
-	if c.empty() && removeTree(c.path) == nil {
+	// The kernel removes one that has nothing in it, and no other.
+	if unix.Rmdir(c.path) == nil || c.empty() && removeTree(c.path) == nil {
 		return true
 	}
 	_ = c.kill(unix.SIGKILL) // the loop sees whether it worked

@@ -63,7 +63,21 @@ func replaceFile(path, content string) error {
 	} else if err := os.MkdirAll("/etc", 0o755); err != nil { //nolint:gosec // /etc is for all
 		return err
 	}
-	return os.WriteFile(path, []byte(content), 0o644) //nolint:gosec // for all to read
+	return overwrite(path, content, 0o644)
+}
+
+// overwrite writes a file from its beginning, and cuts off what is behind. That is half
+// the work of cutting it off first, where it is there already.
+func overwrite(path, content string, mode os.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	if fi, statErr := f.Stat(); err == nil && statErr == nil && fi.Size() > int64(len(content)) {
+		err = f.Truncate(int64(len(content)))
+	}
+	return errors.Join(err, f.Close())
 }
 
 // Identify implements server.System.
@@ -99,7 +113,10 @@ func (m *machine) Identify(id guestproto.Identity) error {
 			return err
 		}
 	}
-	if id.Clone {
+	// A template has no connections. From here on this machine may be the source of others.
+	pristine := m.template && !m.identified
+	m.identified = true
+	if id.Clone && !pristine {
 		if err := destroySockets(func(socket) bool { return true }); err != nil {
 			console("end the source's connections: %v", err) // they end when a packet is answered with RST
 		}
@@ -110,14 +127,14 @@ func (m *machine) Identify(id guestproto.Identity) error {
 // setBootID gives the machine a boot id of its own: the kernel's is that of the
 // template.
 func (m *machine) setBootID(id string) error {
+	if m.bootID { // in the file that is mounted already
+		return overwrite(ownBootID, id+"\n", 0o444)
+	}
 	if err := os.MkdirAll("/run/aegis", 0o755); err != nil { //nolint:gosec // for all to read
 		return err
 	}
-	if err := os.WriteFile(ownBootID, []byte(id+"\n"), 0o444); err != nil { //nolint:gosec // for all to read
+	if err := overwrite(ownBootID, id+"\n", 0o444); err != nil {
 		return err
-	}
-	if m.bootID {
-		return nil
 	}
 	if err := unix.Mount(ownBootID, bootIDPath, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("set the boot id: %w", err)

@@ -24,18 +24,24 @@ type machine struct {
 	network  sync.WaitGroup
 	state    *os.File // the harness's folder on the instance's disk; set by own
 
-	mounting  sync.Mutex // folders of the host
-	mountable bool       // what that needs is there; guarded by mounting
+	mounting  sync.Mutex         // folders of the host
+	mountable bool               // what that needs is there; guarded by mounting
+	mounts    map[string]mounted // by target; guarded by mounting
 
-	identity sync.Mutex // one at a time
-	bootID   bool       // /proc/sys/kernel/random/boot_id is replaced
+	growing sync.Mutex
+	disk    int64 // bytes of the instance's disk that its file system takes, 0 for all there were; guarded by growing
+
+	identity   sync.Mutex // one at a time
+	bootID     bool       // /proc/sys/kernel/random/boot_id is replaced
+	identified bool       // it is, or was, somebody's
 
 	cold   sync.Mutex // held while programs are frozen or let go
+	frozen bool       // they are, or may be; guarded by cold
 	thawed uint64     // how often they were let go; guarded by cold
 }
 
 func newMachine(mods modules, template bool) *machine {
-	return &machine{modules: mods, template: template, common: newStep(), own: newStep()}
+	return &machine{modules: mods, template: template, common: newStep(), own: newStep(), mounts: map[string]mounted{}}
 }
 
 // step is a part of building the machine. It is done once.
@@ -109,6 +115,9 @@ func (m *machine) makeOwn(disk int64) error {
 	if m.state, err = mountRoot(disk); err != nil {
 		return err
 	}
+	m.growing.Lock()
+	m.disk = disk
+	m.growing.Unlock()
 	if err := mountUserland(); err != nil {
 		return err
 	}
@@ -118,22 +127,35 @@ func (m *machine) makeOwn(disk int64) error {
 	return writeDefaults()
 }
 
-// Prepare implements server.System.
-func (m *machine) Prepare(ctx context.Context) error {
-	if !m.template {
-		return &guestproto.Error{Code: guestproto.CodeInvalid, Msg: "this machine was not booted to be a template"}
-	}
-	if err := m.common.wait(ctx); err != nil {
-		return err
-	}
-	m.network.Wait()
-	return nil
-}
-
 // Ready implements server.System.
 func (m *machine) Ready(ctx context.Context, disk int64) error {
 	m.own.begin(func() error { return m.makeOwn(disk) })
-	return m.own.wait(ctx)
+	if err := m.own.wait(ctx); err != nil {
+		return err
+	}
+	return m.enlarge(disk)
+}
+
+// enlarge grows the file system of an instance's disk that is larger than the one of its
+// template.
+func (m *machine) enlarge(disk int64) error {
+	m.growing.Lock()
+	defer m.growing.Unlock()
+	if disk <= m.disk || m.disk == 0 {
+		return nil
+	}
+	dev, ok := blockDevice("disk")
+	if !ok {
+		return nil
+	}
+	if err := awaitSize(dev, disk); err != nil {
+		return err
+	}
+	m.disk = disk
+	if err := grow(dev, m.state); err != nil {
+		console("grow the disk: %v", err) // it works at its old size
+	}
+	return nil
 }
 
 // ringFile makes the file of an output log: on the instance's disk, without a name,
@@ -200,7 +222,14 @@ func (m *machine) Thaw(thaw guestproto.Thaw) error {
 	m.cold.Lock()
 	defer m.cold.Unlock()
 	m.thawed++
-	return freezeCgroup(false)
+	if !m.frozen {
+		return nil
+	}
+	if err := freezeCgroup(false); err != nil {
+		return err
+	}
+	m.frozen = false
+	return nil
 }
 
 // Freeze implements server.System.
@@ -215,6 +244,7 @@ func (m *machine) Freeze(deadline time.Duration) ([]string, error) {
 		m.cold.Unlock()
 		return nil, &guestproto.Error{Code: guestproto.CodeUnavailable, Msg: "the programs were let go meanwhile"}
 	}
+	m.frozen = true
 	err := freezeCgroup(true)
 	m.cold.Unlock()
 	if err != nil {

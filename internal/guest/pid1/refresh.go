@@ -25,9 +25,19 @@ func refresh(dev string, size int64) error {
 	if err := unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0); err != nil {
 		return fmt.Errorf("drop the buffers of %s: %w", dev, err)
 	}
+	return awaitSize(dev, size)
+}
+
+// awaitSize waits until the kernel knows that a disk has at least size bytes.
+func awaitSize(dev string, size int64) error {
 	if size == 0 {
 		return nil
 	}
+	f, err := os.Open(dev)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // read only
 	events, err := uevents()
 	if err != nil {
 		return err

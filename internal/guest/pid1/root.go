@@ -4,6 +4,7 @@ package pid1
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"unsafe"
@@ -72,20 +73,38 @@ func mountDisk(size int64) error {
 	if err := refresh(dev, size); err != nil {
 		return err
 	}
-	if err := (mount{dev, diskDir, "ext4", unix.MS_NOATIME, ""}).do(); err != nil {
+	if err := mountExt4(dev); err != nil {
 		return err
 	}
-	if err := grow(dev); err != nil {
+	dir, err := os.Open(diskDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close() //nolint:errcheck // read only
+	if err := grow(dev, dir); err != nil {
 		console("grow the disk: %v", err) // it works at its old size
 	}
 	return nil
 }
 
+// mountExt4 mounts the disk without what ext4 does in the background after a mount:
+// to write zeros to tables of inodes, which on a sparse file are zeros, and to read maps
+// ahead. Clones would all do it, each while its program starts.
+func mountExt4(dev string) error {
+	m := mount{dev, diskDir, "ext4", unix.MS_NOATIME, "noinit_itable,no_prefetch_block_bitmaps"}
+	err := m.do()
+	if errors.Is(err, unix.EINVAL) { // kernels before 5.13
+		m.data = "noinit_itable"
+		err = m.do()
+	}
+	return err
+}
+
 // resizeFS is EXT4_IOC_RESIZE_FS: the argument is the new number of blocks.
 const resizeFS = 0x40086610
 
-// grow enlarges the mounted ext4 on dev to the size of the device.
-func grow(dev string) error {
+// grow enlarges the ext4 on dev to the size of the device. dir is a folder on it.
+func grow(dev string, dir *os.File) error {
 	blocks, blockSize, err := ext4Size(dev)
 	if err != nil {
 		return err
@@ -103,11 +122,6 @@ func grow(dev string) error {
 	if want <= blocks {
 		return nil
 	}
-	dir, err := os.Open(diskDir)
-	if err != nil {
-		return err
-	}
-	defer dir.Close() //nolint:errcheck // read only
 	//nolint:gosec // the ioctl takes a pointer
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, dir.Fd(), resizeFS, uintptr(unsafe.Pointer(&want))); errno != 0 {
 		return fmt.Errorf("from %d to %d blocks: %w", blocks, want, errno)

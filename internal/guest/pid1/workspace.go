@@ -37,8 +37,13 @@ func (m *machine) Mount(req guestproto.Mount) error {
 			console("end connections to the old server: %v", err) // they end when they have been silent for long
 		}
 	}
+	defer m.hangUp()
 	for _, p := range req.Mounts {
-		if err := mountExport(p); err != nil {
+		there, err := m.mountExport(p)
+		if err == nil && there {
+			err = remountExport(p)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -67,29 +72,82 @@ func (m *machine) prepareMounts() error {
 // (dirty_expire_centisecs), and while nothing is dirty nobody looks.
 const writeback = "100"
 
-func mountExport(p guestproto.MountPoint) error {
+// hangUp ends the connections of a template: its clones make their own.
+func (m *machine) hangUp() {
+	m.identity.Lock()
+	defer m.identity.Unlock()
+	if m.template && !m.identified {
+		if err := destroySockets(func(socket) bool { return true }); err != nil {
+			console("end the template's connections: %v", err) // they end when a packet is answered with RST
+		}
+	}
+}
+
+// remountExport makes what was mounted already what is asked for: a template has its
+// workspace mounted for writing. What the guest knows of the folder of the template, which
+// was empty, it believes for a second at most, as it does of any folder.
+func remountExport(p guestproto.MountPoint) error {
+	if !p.ReadOnly {
+		return nil
+	}
+	target := path.Clean(p.Target)
+	if err := unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_NODEV|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("mount %s for reading only: %w", target, err)
+	}
+	return nil
+}
+
+// mountExport mounts a folder of the host, and reports whether it was mounted before.
+func (m *machine) mountExport(p guestproto.MountPoint) (there bool, err error) {
 	if !path.IsAbs(p.Export) || !path.IsAbs(p.Target) || path.Clean(p.Target) == "/" {
-		return &guestproto.Error{Code: guestproto.CodeInvalid, Msg: fmt.Sprintf("cannot mount %q on %q", p.Export, p.Target)}
+		return false, &guestproto.Error{Code: guestproto.CodeInvalid, Msg: fmt.Sprintf("cannot mount %q on %q", p.Export, p.Target)}
+	}
+	source, target := gateway+":"+p.Export, path.Clean(p.Target)
+	if known, ok := m.mounts[target]; ok && known == (mounted{source, mountID(target)}) {
+		return true, nil // to read the table of mounts takes long
 	}
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return err
+		return false, err
 	}
-	source, target := gateway+":"+p.Export, path.Clean(p.Target)
 	if mountedOn(string(table), target) == source {
-		return nil
+		m.noteMount(source, target)
+		return true, nil
 	}
 	if err := mountPoint(target); err != nil {
-		return &guestproto.Error{Code: guestproto.CodeInvalid, Msg: err.Error()}
+		return false, &guestproto.Error{Code: guestproto.CodeInvalid, Msg: err.Error()}
 	}
 	var flags uintptr = unix.MS_NODEV
 	if p.ReadOnly {
 		flags |= unix.MS_RDONLY
 	}
 	if err := unix.Mount(source, target, "nfs", flags, nfsOptions); err != nil {
-		return &guestproto.Error{Code: mountCode(err), Msg: fmt.Sprintf("mount a folder of the host on %s: %v", target, err)}
+		return false, &guestproto.Error{Code: mountCode(err), Msg: fmt.Sprintf("mount a folder of the host on %s: %v", target, err)}
 	}
-	return nil
+	m.noteMount(source, target)
+	return false, nil
+}
+
+// mounted is a mount that this process has made, or found.
+type mounted struct {
+	source string
+	id     uint64 // the kernel's
+}
+
+func (m *machine) noteMount(source, target string) {
+	if id := mountID(target); id != 0 {
+		m.mounts[target] = mounted{source, id}
+	}
+}
+
+// mountID returns the number of what is mounted on a path, without asking the host. It is
+// 0 where the kernel does not tell, before 5.8.
+func mountID(path string) uint64 {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st); err != nil || st.Mask&unix.STATX_MNT_ID == 0 {
+		return 0
+	}
+	return st.Mnt_id
 }
 
 // mountCode says what kind of failure a mount of NFS met.

@@ -27,11 +27,13 @@ func (s *session) control(ctx context.Context, stream *yamux.Stream) {
 	if err != nil {
 		return
 	}
-	welcome, err := s.hello(ctx, m)
+	read := time.Now()
+	welcome, err := s.hello(ctx, m, read)
 	if err != nil {
 		_ = guestproto.WriteMessage(stream, guestproto.Message{ID: m.ID, Type: m.Type, Error: process.ErrorOf(err)}, nil)
 		return
 	}
+	welcome.WorkedUS = time.Since(read).Microseconds()
 	close(s.greeted) // before the host can know
 	if guestproto.WriteMessage(stream, guestproto.Message{ID: m.ID, Type: m.Type}, welcome) != nil {
 		return
@@ -41,8 +43,7 @@ func (s *session) control(ctx context.Context, stream *yamux.Stream) {
 
 // hello does what the host asks for at the start of a session, in the order that
 // keeps a clone from acting as its source: nothing runs before the thaw at the end.
-func (s *session) hello(ctx context.Context, m guestproto.Message) (guestproto.Welcome, error) {
-	read := time.Now()
+func (s *session) hello(ctx context.Context, m guestproto.Message, read time.Time) (guestproto.Welcome, error) {
 	var h guestproto.Hello
 	if m.Type != guestproto.TypeHello {
 		return guestproto.Welcome{}, &guestproto.Error{Code: guestproto.CodeInvalid, Msg: fmt.Sprintf("%s before hello", m.Type)}
@@ -63,7 +64,7 @@ func (s *session) hello(ctx context.Context, m guestproto.Message) (guestproto.W
 	}
 	s.setLonely(time.Duration(h.LonelyOffMS) * time.Millisecond)
 	if h.Prepare {
-		if err := s.conf.System.Prepare(ctx); err != nil {
+		if err := s.conf.System.Prepare(ctx, h.DiskBytes); err != nil {
 			return guestproto.Welcome{}, err
 		}
 		return s.welcome(version, nil), nil

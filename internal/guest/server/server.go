@@ -16,9 +16,10 @@ import (
 
 // System is the machine around the processes.
 type System interface {
-	// Prepare waits until the machine can be saved as a template. Its error is the
-	// answer to Hello.
-	Prepare(ctx context.Context) error
+	// Prepare waits until the machine can be saved as a template; one of instances whose
+	// disk is new has its root file system, on a disk of that many bytes, if disk is not 0.
+	// Its error is the answer to Hello.
+	Prepare(ctx context.Context, disk int64) error
 	// Ready waits until processes can be started, on an instance's disk of that many
 	// bytes; 0 is any. Its error is the answer to Hello.
 	Ready(ctx context.Context, disk int64) error
@@ -104,6 +105,7 @@ func muxConfig() *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.EnableKeepAlive = false
 	c.StreamOpenTimeout = 0
+	c.StreamCloseTimeout = 0 // the host says when it is over
 	c.ConnectionWriteTimeout = 10 * 365 * 24 * time.Hour
 	c.MaxStreamWindowSize = 1 << 20
 	c.LogOutput = io.Discard

@@ -121,6 +121,11 @@ func (g *Guest) setUp() tcpip.Error {
 	if err := g.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &wait); err != nil {
 		return err
 	}
+	// Nor for how long a connection is kept that its program has closed.
+	linger := tcpip.TCPLingerTimeoutOption(200 * time.Millisecond)
+	if err := g.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &linger); err != nil {
+		return err
+	}
 	if err := g.stack.CreateNIC(nicID, g.link); err != nil {
 		return err
 	}

@@ -37,6 +37,7 @@ type recipe struct {
 type diskFile struct {
 	Name     string
 	ReadOnly bool
+	Size     size.Bytes  // of what the guest sees
 	Layers   []layerFile // the disk's own file, and what lies under it
 }
 
@@ -214,13 +215,22 @@ func (r *recipe) shape() string {
 
 // model is what has to be known of a machine to save it.
 type model struct {
-	Shape string // recipe.shape
-	RAM   int    // descriptor of the memory in the process
-	Owner bool   // of the memory: it is mapped shared, not copy-on-write
+	Shape string                // recipe.shape
+	RAM   int                   // descriptor of the memory in the process
+	Owner bool                  // of the memory: it is mapped shared, not copy-on-write
+	Disks map[string]size.Bytes // sizes of the writable ones
 }
 
 // model returns what is recorded of the machine.
-func (r *recipe) model() model { return model{Shape: r.shape(), RAM: r.RAM, Owner: !r.Clone} }
+func (r *recipe) model() model {
+	m := model{Shape: r.shape(), RAM: r.RAM, Owner: !r.Clone, Disks: map[string]size.Bytes{}}
+	for _, d := range r.Disks {
+		if !d.ReadOnly {
+			m.Disks[d.Name] = d.Size
+		}
+	}
+	return m
+}
 
 // platform is the part of a shape that all machines of a driver have in common.
 func (r *recipe) platform() string {

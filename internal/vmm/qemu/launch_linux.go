@@ -16,6 +16,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
+	"github.com/xfeldman/aegisvm/internal/vmm/qcow2"
 )
 
 // launch is a VMM about to be started: what it inherits, and what stays here.
@@ -250,6 +251,12 @@ func (l *launch) openSockets(f *folder, network bool) error {
 func (l *launch) openDisks(disks []vmm.Disk) error {
 	for i, d := range disks {
 		disk := &l.recipe.Disks[i]
+		if !d.ReadOnly {
+			var err error
+			if disk.Size, err = qcow2.DiskSize(d.Path, d.Format); err != nil {
+				return errDiskFile(d.Name, err)
+			}
+		}
 		flags := os.O_RDWR
 		for _, layer := range append([]vmm.Layer{{Path: d.Path, Format: d.Format}}, d.Backing...) {
 			if d.ReadOnly {
@@ -257,13 +264,17 @@ func (l *launch) openDisks(disks []vmm.Disk) error {
 			}
 			f, err := os.OpenFile(layer.Path, flags, 0)
 			if err != nil {
-				return fault.Wrap(fault.Unavailable, err, "disk %s", d.Name).By(fault.Host).WithHint("aegis doctor")
+				return errDiskFile(d.Name, err)
 			}
 			disk.Layers = append(disk.Layers, layerFile{Format: layer.Format, FD: l.inherit(f)})
 			flags = os.O_RDONLY
 		}
 	}
 	return nil
+}
+
+func errDiskFile(name string, err error) error {
+	return fault.Wrap(fault.Unavailable, err, "disk %s", name).By(fault.Host).WithHint("aegis doctor")
 }
 
 // start runs the VMM. Its files are closed here whatever happens; our ends of the

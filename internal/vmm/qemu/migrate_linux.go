@@ -50,8 +50,8 @@ func (q *qmp) migrate(ctx context.Context, command string, whole bool, theirs *o
 	if err := q.execute(ctx, "migrate-set-capabilities", map[string]any{"capabilities": caps}, nil); err != nil {
 		return err
 	}
-	if whole {
-		if err := q.execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": bandwidth}, nil); err != nil {
+	if params := parameters(command, whole); len(params) > 0 {
+		if err := q.execute(ctx, "migrate-set-parameters", params, nil); err != nil {
 			return err
 		}
 	}
@@ -66,6 +66,19 @@ func (q *qmp) migrate(ctx context.Context, command string, whole bool, theirs *o
 		return err
 	}
 	return nil
+}
+
+// parameters returns what is set before a migration. A machine that was loaded does not
+// announce its network card: nobody but us is on its wire, and the guest would have to.
+func parameters(command string, whole bool) map[string]any {
+	params := map[string]any{}
+	if whole {
+		params["max-bandwidth"] = bandwidth
+	}
+	if command == "migrate-incoming" {
+		params["announce-rounds"] = 0
+	}
+	return params
 }
 
 var errMigration = errors.New("QEMU did not say why")

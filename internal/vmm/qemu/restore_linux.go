@@ -11,7 +11,6 @@ import (
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
-	"github.com/xfeldman/aegisvm/internal/vmm/qcow2"
 	"github.com/xfeldman/aegisvm/internal/vmm/ram"
 )
 
@@ -138,7 +137,7 @@ func (l *load) run(ctx context.Context, d *Driver, spec *vmm.Spec) (*Machine, er
 		if err := m.load(ctx, l); err != nil {
 			return err
 		}
-		return m.growDisks(ctx, spec.Disks)
+		return m.growDisks(ctx, l.saved.Disks)
 	})
 	stop()
 	filling.Wait()
@@ -181,19 +180,15 @@ func (m *Machine) load(ctx context.Context, l *load) error {
 	return m.expect(ctx, paused)
 }
 
-// growDisks tells the guest the size of its disks, which may be larger than those
-// of the machine that was saved.
-func (m *Machine) growDisks(ctx context.Context, disks []vmm.Disk) error {
-	for _, d := range disks {
-		if d.ReadOnly {
+// growDisks tells the guest the size of those disks that are larger than known, in the
+// machine that was saved.
+func (m *Machine) growDisks(ctx context.Context, known map[string]size.Bytes) error {
+	for name, bytes := range m.folder.model.Disks {
+		if known[name] == bytes {
 			continue
 		}
-		bytes, err := qcow2.DiskSize(d.Path, d.Format)
-		if err != nil {
-			return err
-		}
-		if err := m.monitor().execute(ctx, "block_resize", map[string]any{"node-name": d.Name, "size": bytes}, nil); err != nil {
-			return fmt.Errorf("size of disk %s: %w", d.Name, err)
+		if err := m.monitor().execute(ctx, "block_resize", map[string]any{"node-name": name, "size": bytes}, nil); err != nil {
+			return fmt.Errorf("size of disk %s: %w", name, err)
 		}
 	}
 	return nil

@@ -27,7 +27,7 @@ func (m *Machine) Save(ctx context.Context, dest vmm.Dest) (vmm.Saved, vmm.Memor
 		return vmm.Saved{}, nil, err
 	}
 	model := m.folder.model
-	s := vmm.Saved{Driver: driverName, Identity: identity(m.monitor().version, model.Shape), Whole: !model.Owner}
+	s := vmm.Saved{Driver: driverName, Identity: identity(m.monitor().version, model.Shape), Whole: !model.Owner, Disks: model.Disks}
 	var mem *memory
 	if model.Owner {
 		var err error
