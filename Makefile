@@ -76,8 +76,7 @@ soak: test-home ## users, killed daemons and killed VMs, for an hour or for AEGI
 
 .PHONY: bench
 bench: test-home ## measure, each figure beside its floor from the same run
-	AEGIS_TEST_HOME=$(TEST_HOME) AEGIS_TEST_BIN=$(BIN) \
-		$(GO) test -tags integration -run '^$$' -bench . -benchtime 10x -timeout 30m ./test/bench
+	AEGIS_HOME=$(TEST_HOME) $(BIN)/aegis bench
 
 .PHONY: gen
 gen: ## rewrite golden files and generated documents

@@ -9,4 +9,6 @@ import (
 	"github.com/xfeldman/aegisvm/internal/drivers"
 )
 
-func main() { os.Exit(cli.Main(os.Args[1:], cli.Host{Accelerator: drivers.Accelerator, Bench: bench.Run})) }
+func main() {
+	os.Exit(cli.Main(os.Args[1:], cli.Host{Accelerator: drivers.Accelerator, Bench: bench.Run}))
+}

@@ -43,6 +43,10 @@ func measurements() []measurement {
 		{"wake_first_byte", ms, "running_first_byte", 15, wakeFirstByte},
 		{"port_latency", ms, "guest_network", 50, portLatency},
 		{"port_throughput", rate, "guest_network", 7, portThroughput},
+		{"workspace_create", ms, "instance_disk", 5, workspaceCreate},
+		{"workspace_stat", ms, "instance_disk", 5, workspaceStat},
+		{"workspace_write", rate, "instance_disk", 5, workspaceWrite},
+		{"workspace_read", rate, "instance_disk", 5, workspaceRead},
 	}
 }
 

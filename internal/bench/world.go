@@ -20,10 +20,10 @@ type world struct {
 	driver vmm.Driver
 	log    *slog.Logger
 
-	warm, cold *product
-	bare       *bare
-	server     *server // of the warm product
-	peer       *peer   // of bare
+	warm   *product
+	bare   *bare
+	server *server // of the warm product
+	peer   *peer   // of bare
 }
 
 // The homes within the bench's.

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -64,7 +65,7 @@ func benchText(b api.Bench) string {
 	rows := [][]string{{"FIGURE", "MEDIAN", "P99", "N", "FLOOR", "", "RATIO"}}
 	for _, r := range b.Results {
 		rows = append(rows, []string{
-			r.Name, quantity(r.Median, r.Unit), quantity(r.P99, r.Unit), fmt.Sprint(r.N),
+			r.Name, quantity(r.Median, r.Unit), quantity(r.P99, r.Unit), strconv.Itoa(r.N),
 			quantity(r.Floor.Median, r.Unit), r.Floor.Name, fmt.Sprintf("%.2f", r.Ratio()),
 		})
 	}

@@ -31,12 +31,6 @@ const (
 	// guest more than it takes.
 	RuntimeArg = "GODEBUG=asyncpreemptoff=1"
 
-	// TraceArg makes the harness write TraceUserspace to the console when it starts:
-	// where the kernel's part of a boot ends, for benchmarks.
-	TraceArg = "aegis.trace"
-	// TraceUserspace is what the harness writes then.
-	TraceUserspace = "userspace"
-
 	// HelloInterval is how often the host repeats an opening until its echo.
 	HelloInterval = 100 * time.Millisecond
 )

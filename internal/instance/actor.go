@@ -167,7 +167,7 @@ func (a *actor) finish(r result) {
 	case r.spent, state == Stopping && a.live == nil && r.err == nil:
 		a.asleep = nil
 	case state == Saving && r.err == nil:
-		a.live, a.asleep = nil, a.live
+		a.live, a.asleep = nil, a.live.sleeps()
 	case state == Saving && !errors.Is(r.err, ErrSuperseded):
 		a.remark("%v", r.err)
 	}

@@ -156,6 +156,16 @@ func (b *body) suffered() <-chan struct{} {
 	return nil
 }
 
+// sleeps returns the run, whose memory has been saved, or nil if its machine died just
+// before that: whoever was connected to it has been told, and a wake joins the guest anew.
+func (l *live) sleeps() *live {
+	if !l.isGone() {
+		return l
+	}
+	l.pumps.Wait() // they end with the run; the next goes on behind what they store
+	return nil
+}
+
 // cause tells a person why the run is over.
 func (l *live) cause() error { return l.why }
 

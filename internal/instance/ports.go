@@ -67,6 +67,9 @@ type Plan struct {
 	Recipe vmm.Spec
 	Source vmm.Source
 	Magic  guestproto.Magic // opens the link to a Clone or Fork the first time
+	// Failed is told why no machine could be started from Source, before Release. Nil does
+	// not want to know.
+	Failed func(error)
 	// Release gives back what Source is made of, once the machine has been started, or
 	// has not. Nil is nothing.
 	Release func()

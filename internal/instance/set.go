@@ -335,7 +335,8 @@ func (s *Set) adopt(ctx context.Context, r Record) error {
 		a.refresh()
 	case err == nil:
 		a.bornBooting(a.adopt(m))
-	case r.Stopped.IsZero() && errors.Is(err, vmm.ErrEnded):
+	case errors.Is(err, vmm.ErrEnded) && (r.Stopped.IsZero() || errors.Is(err, vmm.ErrUnseen)):
+		// The record need not know: it is not written when an instance wakes.
 		a.record.Stopped = time.Now()
 		a.note(fault.New(fault.Unavailable, "the VM ended while no daemon ran"))
 		a.refresh()

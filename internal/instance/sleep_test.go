@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -121,6 +123,38 @@ func TestWantedWhileSaving(t *testing.T) {
 		wantState(t, s, "web", Running)
 		if w.wakes != 0 || len(w.saved) != 0 {
 			t.Errorf("%d wakes, saved %v", w.wakes, w.saved)
+		}
+		closeSet(t, s, StopAll)
+	})
+}
+
+// TestDiesWhileSaving: a machine dies when its memory is safe already. What is saved is
+// whole, and wakes where it was.
+func TestDiesWhileSaving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := sleeper(t, func(w *stubWorld) { w.saving = time.Minute })
+		go func() {
+			time.Sleep(30 * time.Second)
+			w.mu.Lock()
+			machines := slices.Collect(maps.Keys(w.machines))
+			w.mu.Unlock()
+			for _, m := range machines {
+				m.end(vmm.Exit{Reason: vmm.Died})
+			}
+		}()
+		if err := s.Hibernate(t.Context(), "web"); err != nil {
+			t.Fatal(err)
+		}
+		wantState(t, s, "web", Stopped)
+		if !isHibernated(t, s) {
+			t.Error("its memory is not saved")
+		}
+		if err := s.Resume(t.Context(), "web"); err != nil {
+			t.Fatal(err)
+		}
+		wantState(t, s, "web", Running)
+		if w.boots != 1 || w.wakes != 1 {
+			t.Errorf("%d boots, %d wakes", w.boots, w.wakes)
 		}
 		closeSet(t, s, StopAll)
 	})

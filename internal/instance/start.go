@@ -78,12 +78,18 @@ func (s *starting) run(ctx context.Context, cold bool) (*live, error) {
 	if plan.Release != nil {
 		defer plan.Release()
 	}
+	if s.asleep != nil && plan.Kind != Wake && !cold {
+		s.remark("the saved memory is not there any more, the program starts anew")
+	}
 	env, err := s.env(ctx)
 	if err != nil {
 		return nil, err
 	}
 	m, err := s.world.Driver.Start(ctx, plan.Recipe, plan.Source)
 	if err != nil {
+		if plan.Failed != nil && ctx.Err() == nil {
+			plan.Failed(err)
+		}
 		return nil, s.startFault(ctx, err)
 	}
 	if plan.Kind == Wake {

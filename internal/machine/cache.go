@@ -3,18 +3,11 @@ package machine
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/xfeldman/aegisvm/internal/instance"
-	"github.com/xfeldman/aegisvm/internal/rootfs"
 	"github.com/xfeldman/aegisvm/internal/size"
-	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
 // maxLoaded is how many templates this process keeps in memory. Each takes about what
@@ -40,8 +33,9 @@ type entry struct {
 	err      error
 	since    time.Time
 
-	users int // starts in progress; guarded by cache.mu
+	users int // starts in progress; guarded by cache.mu, as what follows
 	used  time.Time
+	gone  bool // it is not among the entries any more: the last user lets it go
 }
 
 func (e *entry) isReady() bool {
@@ -53,11 +47,46 @@ func (e *entry) isReady() bool {
 	}
 }
 
+// lease is a template in use.
+type lease struct {
+	*template
+
+	cache   *cache
+	name    string
+	entry   *entry
+	release func() // gives it back; it may be called again
+}
+
+// errRemoved is the err of an entry that stood for a template while its files went.
+var errRemoved = errors.New("the template was removed")
+
 // use returns the template of that name, which get provides if it is not here yet.
-// The caller gives it back with release. get goes on when the one who asked first
-// leaves: others may wait for it.
-func (c *cache) use(ctx context.Context, name string, get func() (*template, error)) (*template, func(), error) {
+// get goes on when the one who asked first leaves: others may wait for it.
+func (c *cache) use(ctx context.Context, name string, get func() (*template, error)) (*lease, error) {
+	for {
+		e := c.take(name, get)
+		l := &lease{cache: c, name: name, entry: e, release: sync.OnceFunc(func() { c.release(e) })}
+		select {
+		case <-e.ready:
+		case <-ctx.Done():
+			l.release()
+			return nil, context.Cause(ctx)
+		}
+		if e.err == nil {
+			l.template = e.template
+			return l, nil
+		}
+		l.release()
+		if !errors.Is(e.err, errRemoved) {
+			return nil, e.err
+		}
+	}
+}
+
+// take returns the entry of that name for one more user, and makes it if there is none.
+func (c *cache) take(name string, get func() (*template, error)) *entry {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	e := c.entries[name]
 	if e == nil || e.isReady() && e.err != nil && time.Since(e.since) > failurePatience {
 		e = &entry{ready: make(chan struct{})}
@@ -70,19 +99,7 @@ func (c *cache) use(ctx context.Context, name string, get func() (*template, err
 	}
 	e.users++
 	e.used = time.Now()
-	c.mu.Unlock()
-	release := sync.OnceFunc(func() { c.release(e) })
-	select {
-	case <-e.ready:
-	case <-ctx.Done():
-		release()
-		return nil, nil, context.Cause(ctx)
-	}
-	if e.err != nil {
-		release()
-		return nil, nil, e.err
-	}
-	return e.template, release, nil
+	return e
 }
 
 // release gives a template back, and lets those go that were not used for longest.
@@ -90,6 +107,10 @@ func (c *cache) release(e *entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e.users--
+	if e.gone {
+		c.finish(e)
+		return
+	}
 	var idle []string
 	for name, x := range c.entries {
 		if x.users == 0 && x.isReady() && (x.template == nil || x.template.isKept()) {
@@ -103,19 +124,69 @@ func (c *cache) release(e *entry) {
 	}
 }
 
-// drop forgets an entry that nobody uses. The caller holds mu.
+// drop forgets an entry. What it holds goes with its last user. The caller holds mu.
 func (c *cache) drop(name string) {
-	if t := c.entries[name].template; t != nil {
-		_ = t.memory.Close() // memory without a name: nothing is lost
-	}
+	e := c.entries[name]
 	delete(c.entries, name)
+	e.gone = true
+	c.finish(e)
 }
 
-// forget lets one go that will not be asked for again, if nobody uses it now.
+// finish lets go of what an entry that was dropped holds, once nobody uses it. The caller
+// holds mu.
+func (c *cache) finish(e *entry) {
+	if e.users == 0 && e.template != nil {
+		_ = e.template.memory.Close() // memory without a name: nothing is lost
+		e.template = nil
+	}
+}
+
+// spoil drops the template of a lease, unless somebody has done so, and returns what has to
+// be called once its files are gone: who wants it meanwhile waits, and gets another. It
+// returns nil if it did nothing.
+func (l *lease) spoil() (gone func()) {
+	l.cache.mu.Lock()
+	defer l.cache.mu.Unlock()
+	if l.cache.entries[l.name] != l.entry {
+		return nil
+	}
+	l.cache.drop(l.name)
+	return l.cache.reserve(l.name)
+}
+
+// reserve makes those who want a template wait until gone is called. The caller holds mu,
+// and there is no entry.
+func (c *cache) reserve(name string) (gone func()) {
+	e := &entry{ready: make(chan struct{}), err: errRemoved}
+	c.entries[name] = e
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.entries, name)
+		e.gone = true
+		close(e.ready)
+	}
+}
+
+// without calls remove while nobody can use the template of that name. It does nothing if
+// the template is in memory, or about to be.
+func (c *cache) without(name string, remove func() error) error {
+	c.mu.Lock()
+	if c.entries[name] != nil {
+		c.mu.Unlock()
+		return nil
+	}
+	gone := c.reserve(name)
+	c.mu.Unlock()
+	defer gone()
+	return remove()
+}
+
+// forget lets one go that will not be asked for again.
 func (c *cache) forget(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.entries[name]; e != nil && e.users == 0 && e.isReady() {
+	if e := c.entries[name]; e != nil && e.isReady() {
 		c.drop(name)
 	}
 }
@@ -147,122 +218,4 @@ func (c *cache) close() {
 	for name := range c.entries {
 		c.drop(name)
 	}
-}
-
-// templateKey returns the key of the template for a machine.
-func (g *Ground) templateKey(recipe vmm.Spec, image rootfs.Image, kernelDigest string, rooted bool) templateKey {
-	info := g.driver.Info()
-	return templateKey{
-		Form: templateForm, Image: image.Digest, Memory: recipe.Memory, VCPUs: recipe.VCPUs,
-		Kernel: kernelDigest, Initrd: filepath.Base(recipe.Initrd), Driver: info.Name, VMM: info.Identity, Rooted: rooted,
-	}
-}
-
-// clone plans a start as a clone of the machine's template. Where the machine has no disk
-// yet, it gets a copy of the template's.
-func (g *Ground) clone(ctx context.Context, plan *instance.Plan, l *layout, disk size.Bytes, key templateKey) error {
-	name := key.name()
-	recipe := plan.Recipe
-	t, release, err := g.cache.use(ctx, name, func() (*template, error) {
-		ctx := context.WithoutCancel(ctx)
-		t, err := g.load(ctx, name)
-		if err == nil {
-			return t, nil
-		}
-		return g.make(ctx, key, recipe)
-	})
-	if err != nil {
-		return err
-	}
-	if key.Rooted {
-		err = l.makeDisk(func(path string) error { return t.copyDisk(ctx, path, disk) })
-	}
-	if err != nil {
-		release()
-		return err
-	}
-	plan.Source = vmm.Restore{Saved: t.saved, Memory: t.memory}
-	plan.Magic, plan.Release = t.magic, release
-	return nil
-}
-
-// collect removes the templates that were not used for longest until they take little
-// enough. Those in memory stay: clones need their files too.
-func (g *Ground) collect() error {
-	type old struct {
-		path string
-		used time.Time
-		size size.Bytes
-	}
-	entries, err := os.ReadDir(g.templates())
-	if err != nil {
-		return err
-	}
-	var all []old
-	var total size.Bytes
-	for _, e := range entries {
-		path := filepath.Join(g.templates(), e.Name())
-		fi, err := os.Stat(filepath.Join(path, manifestName))
-		if err != nil {
-			continue // being made
-		}
-		n, err := occupied(path)
-		if err != nil {
-			return err
-		}
-		total += n
-		if !g.cache.has(e.Name()) {
-			all = append(all, old{path, fi.ModTime(), n})
-		}
-	}
-	slices.SortFunc(all, func(a, b old) int { return a.used.Compare(b.used) })
-	for _, t := range all {
-		if total <= g.quota {
-			break
-		}
-		if err := os.RemoveAll(t.path); err != nil {
-			return err
-		}
-		total -= t.size
-	}
-	return nil
-}
-
-// Recover ends and removes what an earlier daemon left of templates and captures that it
-// was making. It is called before anything else.
-func (g *Ground) Recover(ctx context.Context) error {
-	entries, err := os.ReadDir(g.templates())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	var errs []error
-	for _, e := range entries {
-		dir := filepath.Join(g.templates(), e.Name())
-		if _, err := os.Stat(filepath.Join(dir, manifestName)); err == nil {
-			continue
-		}
-		errs = append(errs, g.sweep(ctx, dir))
-	}
-	return errors.Join(append(errs, g.recoverSnapshots(ctx))...)
-}
-
-// sweep removes a template's folder, and first ends the machine that may be in it.
-func (g *Ground) sweep(ctx context.Context, dir string) error {
-	m, err := g.driver.Adopt(ctx, filepath.Join(dir, "vmm"))
-	if err == nil {
-		err = m.Kill(ctx)
-	}
-	if err != nil && !errors.Is(err, vmm.ErrEnded) {
-		return fmt.Errorf("end what is left of a machine: %w", err)
-	}
-	return os.RemoveAll(dir)
-}
-
-// Close waits for what is being made, and lets templates go from memory. Machines that
-// are clones of them go on.
-func (g *Ground) Close() error {
-	g.cache.settle()
-	g.work.Wait() // it reads what is in memory
-	g.cache.close()
-	return nil
 }

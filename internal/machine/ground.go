@@ -64,6 +64,7 @@ type Ground struct {
 
 	clones bool // where the driver can
 	free   func(path string) (size.Bytes, error)
+	remove func(path string) error // os.RemoveAll
 	cache  cache
 	quota  size.Bytes // of templates on the disk
 	// copyLimit is how much memory of a machine that is captured is copied.
@@ -88,8 +89,7 @@ func NewGround(o Options) *Ground {
 	return &Ground{
 		home: o.Home, harness: o.Harness, driver: o.Driver, linker: o.Linker, log: o.Log, timeout: o.Timeout, settle: settling,
 		networks: o.Networks, workspaces: o.Workspaces, clones: o.Templates, quota: maxTemplates, copyLimit: maxCopy,
-		free: rootfs.FreeSpace, cache: cache{entries: map[string]*entry{}},
-		pins: pins{count: map[string]int{}},
+		free: rootfs.FreeSpace, remove: os.RemoveAll, cache: cache{entries: map[string]*entry{}}, pins: pins{count: map[string]int{}},
 	}
 }
 

@@ -26,10 +26,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errInjected = errors.New("injected")
 
-// link is the link to a template: all that is asked of it is to be closed.
-type link struct{ instance.Guest }
+// link is the link to a template.
+type link struct {
+	instance.Guest
+	house *house
+}
 
 func (link) Close() error { return nil }
+
+func (l link) Mount(_ context.Context, m guestproto.Mount) error {
+	if len(m.Mounts) != 1 || m.Mounts[0].Target != "/workspace" {
+		return errors.New("another mount")
+	}
+	return l.house.note("mount")
+}
 
 // linker counts the templates that are made.
 type linker struct {
@@ -37,6 +47,7 @@ type linker struct {
 	hello atomic.Value          // the last guestproto.Hello
 	block func(context.Context) // called within Link, if not nil
 	fail  atomic.Pointer[error] // what Link fails with
+	house *house                // of the daemon
 }
 
 func (l *linker) Link(ctx context.Context, _ vmm.Machine, _ guestproto.Magic, hello guestproto.Hello) (instance.Guest, error) {
@@ -48,7 +59,7 @@ func (l *linker) Link(ctx context.Context, _ vmm.Machine, _ guestproto.Magic, he
 	if err := l.fail.Load(); err != nil {
 		return nil, *err
 	}
-	return link{}, context.Cause(ctx)
+	return link{house: l.house}, context.Cause(ctx)
 }
 
 // stage is a home, a host for its machines, and the Ground of a daemon.

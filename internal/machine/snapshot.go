@@ -239,7 +239,7 @@ func (g *Ground) OpenSnapshot(ctx context.Context, ref string) (instance.Snapsho
 // borrow loads the memory of a snapshot, once for all who start from it at about the same
 // time. Memory that is of no use is found out about by the one who starts.
 func (c *capture) borrow(ctx context.Context) error {
-	t, release, err := c.g.cache.use(ctx, string(c.id), func() (*template, error) {
+	t, err := c.g.cache.use(ctx, string(c.id), func() (*template, error) {
 		loader, ok := c.g.driver.(vmm.MemoryLoader)
 		if !ok || c.saved.Whole {
 			return nil, fmt.Errorf("%w: this driver cannot load it", vmm.ErrStale)
@@ -257,7 +257,7 @@ func (c *capture) borrow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.memory, c.release = t.memory, release
+	c.memory, c.release = t.memory, t.release
 	return nil
 }
 

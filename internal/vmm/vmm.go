@@ -11,6 +11,10 @@ import (
 // ErrEnded is wrapped by every call on a machine that no longer runs.
 var ErrEnded = errors.New("the machine has ended")
 
+// ErrUnseen is wrapped, next to ErrEnded, by the error of an Adopt that finds that a
+// machine has ended while nobody watched it. A driver that cannot tell leaves it out.
+var ErrUnseen = errors.New("it ended while nobody watched it")
+
 // Driver runs machines on one virtual machine monitor.
 type Driver interface {
 	// Info says what the driver is and can do. It does no I/O.

@@ -28,9 +28,6 @@ func Run() error {
 	if err := mountEarly(); err != nil {
 		return err
 	}
-	if onCommandLine(guestproto.TraceArg) {
-		console("%s", guestproto.TraceUserspace)
-	}
 	// Servers want many descriptors; programs that close every possible one should
 	// not take forever over it.
 	limit := syscall.Rlimit{Cur: 64 << 10, Max: 1 << 20}

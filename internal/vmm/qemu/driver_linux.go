@@ -220,7 +220,7 @@ func (d *Driver) Adopt(ctx context.Context, dir string) (vmm.Machine, error) {
 	if err != nil {
 		f.clear()
 		f.close()
-		return nil, fmt.Errorf("%w: %s: %w", vmm.ErrEnded, dir, err)
+		return nil, fmt.Errorf("%w: %s: %w: %w", vmm.ErrEnded, dir, vmm.ErrUnseen, err)
 	}
 	m, err := takeOver(f, p)
 	if err != nil {
