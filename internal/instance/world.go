@@ -18,6 +18,7 @@ type World struct {
 	Networks Networks // nil gives machines no network
 	Doors    Doors    // nil opens no ports
 	Secrets  Secrets
+	Images   Images // nil leaves it to Ground what a Spec's Image is
 	Log      *slog.Logger
 	Limits   Limits
 	Defaults Defaults
