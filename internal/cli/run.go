@@ -37,6 +37,7 @@ command line is wrong.`,
   aegis run --memory 2G --cpus 2 -- python3 -c 'print("hello")'
   echo data | aegis run -i -- wc -c
   aegis run -it -- bash
+  aegis run --image alpine:3.20 -- cat /etc/os-release
   aegis run --env KEY=value --env HOME --env-file .env --workdir /tmp -- env
   aegis run --secret API_KEY -- ./deploy         # see: aegis help secret`,
 		Args:        commandBehindDash,
@@ -58,11 +59,15 @@ func (o *runOptions) run(ctx context.Context, command []string) error {
 	}
 	req := api.RunRequest{
 		Command: command, Env: o.spec.env.merged(), Secrets: o.spec.secrets, Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
+		ImageRef: o.spec.image, Pull: o.spec.pull.forDaemon(),
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
 		Expose: o.spec.expose.requests(), Egress: o.spec.egress, AllowHosts: o.spec.allow, Stdin: s.stdin, TTY: s.size(),
 	}
 	if o.tty {
 		req.Env = withTerm(req.Env, o.app.lookup)
+	}
+	if err := o.app.fetch(ctx, &o.spec); err != nil {
+		return err
 	}
 	attach, err := o.app.start(ctx, req)
 	if err != nil {

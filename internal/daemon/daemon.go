@@ -18,6 +18,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/guestlink"
 	"github.com/xfeldman/aegisvm/internal/hostclock"
 	"github.com/xfeldman/aegisvm/internal/httpapi"
+	"github.com/xfeldman/aegisvm/internal/image"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/logattr"
 	"github.com/xfeldman/aegisvm/internal/logstore"
@@ -92,6 +93,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := d.set.Recover(ctx); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
+	d.collectImages(ctx)
 	removed := watchHome(ctx, o, parts)
 	d.openFront(ctx)
 	failed := d.serve(ln)
@@ -209,6 +211,7 @@ type daemon struct {
 	driver  vmm.Driver
 	set     *instance.Set
 	secrets *vault.Vault
+	images  *image.Store
 	router  string // address of the HTTP router, or ""
 }
 
@@ -249,6 +252,9 @@ func (d *daemon) build(ctx context.Context) error {
 	}
 	d.parts.push("database", func(context.Context) error { return db.Close() })
 	d.secrets = vault.New(home.MasterKey(), db)
+	if err := d.openImages(); err != nil {
+		return err
+	}
 	d.set = instance.NewSet(instance.World{
 		Driver: d.driver,
 		Ground: d.Ground,
@@ -259,6 +265,7 @@ func (d *daemon) build(ctx context.Context) error {
 			Limits: logstore.DefaultLimits,
 		},
 		Secrets:  d.secrets,
+		Images:   d.images,
 		Networks: networks{d.Log},
 		Doors:    router.Doors{Log: d.Log},
 		Log:      d.Log,
@@ -288,6 +295,7 @@ func (d *daemon) serve(ln net.Listener) <-chan error {
 		Runner:    runner{d.set},
 		Instances: d.set,
 		Secrets:   d.secrets,
+		Images:    d.images,
 		Status:    d.status,
 		Shutdown:  d.leaving.withAll,
 		Metrics:   numbers.Handler(),

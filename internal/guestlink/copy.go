@@ -35,6 +35,10 @@ func (l *Link) openCopy(ctx context.Context, doing string, req guestproto.Copy) 
 		return nil, fault.New(fault.Unavailable, "%s: this VM was started by a version of AegisVM without copies", doing).
 			WithHint("restart the instance: aegis instance restart NAME")
 	}
+	if req.Changes && !slices.Contains(l.Welcome().Abilities, guestproto.AbilityChanges) {
+		return nil, fault.New(fault.Unavailable, "%s: this VM was started by a version of AegisVM that cannot tell what has changed in it", doing).
+			WithHint("restart the instance: aegis instance restart NAME")
+	}
 	stream, _, err := sess.open(ctx, guestproto.StreamHeader{Kind: guestproto.StreamCopy, Copy: &req})
 	if said, ok := errors.AsType[*guestproto.Error](err); ok {
 		return nil, guestFault(doing, said)

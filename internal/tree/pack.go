@@ -131,7 +131,7 @@ func (p *packer) folder(parent *os.Root, base string, h *tar.Header, fi fs.FileI
 	if err := p.write(h); err != nil {
 		return err
 	}
-	if p.opts.Layer && isOpaque(list) {
+	if p.opts.Layer && depth > 0 && isOpaque(list) {
 		if err := p.write(&tar.Header{Typeflag: tar.TypeReg, Name: name + "/" + whiteout + whiteout + ".opq", Format: tar.FormatPAX}); err != nil {
 			return err
 		}

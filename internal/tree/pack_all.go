@@ -85,7 +85,7 @@ func (p *packer) attributes(dir *os.Root, base string, h *tar.Header) error {
 		defer func() { _ = f.Close() }() // only read
 		in = f
 	}
-	all, err := xattrs(in, base)
+	all, err := xattrs(in, base, p.buf)
 	if err != nil {
 		return err
 	}

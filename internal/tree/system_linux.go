@@ -57,19 +57,12 @@ func setLinkTime(dir *os.Root, name string, t time.Time) {
 	_ = unix.UtimesNanoAt(int(f.Fd()), name, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, ts}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// maxXattrs bounds what is read of a file's extended attributes, as the kernel does
-// (XATTR_LIST_MAX, XATTR_SIZE_MAX).
-const maxXattrs = 64 << 10
-
 // xattrs returns the extended attributes of what is called name in a folder. A file
-// system that has none has none.
-func xattrs(dir *os.File, name string) (map[string]string, error) {
+// system that has none has none. The buffer has room for the longest list, and for the
+// longest value (XATTR_LIST_MAX and XATTR_SIZE_MAX, both 64 KiB).
+func xattrs(dir *os.File, name string, buf []byte) (map[string]string, error) {
 	path := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + name
-	buf := make([]byte, maxXattrs)
-	n, err := unix.Llistxattr(path, buf[:0])
-	if n > 0 {
-		n, err = unix.Llistxattr(path, buf)
-	}
+	n, err := unix.Llistxattr(path, buf)
 	switch {
 	case errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOENT):
 		return nil, nil

@@ -17,6 +17,6 @@ func isPseudo(*os.Root, string, fs.FileInfo) bool { return false }
 func setLinkTime(*os.Root, string, time.Time) {}
 
 // xattrs and isOpaque are for root file systems, which are made on Linux.
-func xattrs(*os.File, string) (map[string]string, error) { return nil, nil }
+func xattrs(*os.File, string, []byte) (map[string]string, error) { return nil, nil }
 
 func isOpaque(*os.File) bool { return false }

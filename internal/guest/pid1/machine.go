@@ -28,8 +28,10 @@ type machine struct {
 	identity sync.Mutex // one at a time
 	bootID   bool       // /proc/sys/kernel/random/boot_id is replaced
 
-	cold   sync.Mutex // held while programs are frozen or let go
-	thawed uint64     // how often they were let go; guarded by cold
+	cold    sync.Mutex // held while programs are frozen or let go
+	thawed  uint64     // how often they were let go; guarded by cold
+	held    bool       // the host has frozen them; guarded by cold
+	reading int        // how many read what has changed, for which they stand still; guarded by cold
 }
 
 func newMachine(mods modules, template bool) *machine {
@@ -196,6 +198,10 @@ func (m *machine) Thaw(thaw guestproto.Thaw) error {
 	m.cold.Lock()
 	defer m.cold.Unlock()
 	m.thawed++
+	m.held = false
+	if m.reading > 0 {
+		return nil // they let go
+	}
 	return freezeCgroup(false)
 }
 
@@ -212,6 +218,7 @@ func (m *machine) Freeze(deadline time.Duration) ([]string, error) {
 		return nil, &guestproto.Error{Code: guestproto.CodeUnavailable, Msg: "the programs were let go meanwhile"}
 	}
 	err := freezeCgroup(true)
+	m.held = err == nil
 	m.cold.Unlock()
 	if err != nil {
 		return nil, fmt.Errorf("freeze: %w", err)
