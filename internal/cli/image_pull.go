@@ -23,7 +23,7 @@ where it stopped. The daemon is started if it does not run.
 
 Credentials are those of Docker: see "docker login".`,
 		Example: `  aegis image pull alpine:3.20
-  aegis image pull ghcr.io/me/app@sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1
+  aegis image pull ghcr.io/me/app:2
   aegis image pull --pull missing python:3.13-slim`,
 		Args:              oneImage,
 		ValidArgsFunction: a.completeImage,

@@ -86,6 +86,8 @@ type download struct {
 	blob    blob
 	f       *os.File
 	at      int64 // how much is here
+	best    int64 // how much there has ever been
+	anew    int   // how often it was begun anew
 	resumed bool  // some of it was here before
 	sum     hash.Hash
 	seen    *atomic.Int64
@@ -108,18 +110,19 @@ func (d *download) resume() error {
 // restart throws away what is here.
 func (d *download) restart() error {
 	d.at, d.resumed = 0, false
+	d.anew++
 	d.sum.Reset()
 	d.seen.Store(0)
 	return d.f.Truncate(0)
 }
 
-// maxFutile is how many attempts in a row may bring nothing.
+// maxFutile is how many attempts in a row may bring nothing, and how often a download may
+// begin anew, where a registry knows no ranges.
 const maxFutile = 4
 
 // run gets the layer in as many attempts as that takes.
 func (d *download) run(ctx context.Context) error {
 	for futile := 0; ; {
-		before := d.at
 		err := d.attempt(ctx)
 		switch {
 		case err == nil && d.at == d.blob.size:
@@ -129,12 +132,13 @@ func (d *download) run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case final(err):
-			return err
+			return d.store.registryFault(d.repo.String(), err)
 		}
-		if futile++; d.at > before {
+		if futile++; d.at > d.best {
 			futile = 1
 		}
-		if futile >= maxFutile {
+		d.best = max(d.best, d.at)
+		if futile >= maxFutile || d.anew >= maxFutile {
 			return d.store.registryFault(d.repo.String(), err)
 		}
 		d.store.log.InfoContext(ctx, "download goes on", logattr.Image(d.blob.digest), logattr.Err(err))
@@ -228,7 +232,7 @@ func (d *download) ask(ctx context.Context) (*http.Response, error) {
 		return nil, err
 	}
 	if d.at > 0 {
-		req.Header.Set("Range", "bytes="+strconv.FormatInt(d.at, 10)+"-")
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", d.at, d.blob.size-1))
 	}
 	client := http.Client{Transport: d.http}
 	return client.Do(req)
