@@ -24,7 +24,8 @@ import (
 // leaves it to what the archive says, or to the name of the file.
 func (s *Store) Import(ctx context.Context, path, name string, tell func(api.ImageProgress)) ([]api.Image, error) {
 	if !filepath.IsAbs(path) {
-		return nil, fault.New(fault.Invalid, "%q is not an absolute path", path)
+		return nil, fault.New(fault.Invalid, "%q is not an absolute path", path).
+			WithHint("the daemon works in another folder than you do")
 	}
 	fi, err := os.Stat(path)
 	if err != nil {

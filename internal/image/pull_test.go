@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -265,6 +266,19 @@ func (c *cutter) Write(b []byte) (int, error) {
 	return n, nil
 }
 
+// holder sends at most so many bytes of an answer, and swallows the rest.
+type holder struct {
+	http.ResponseWriter
+	left int
+}
+
+func (h *holder) Write(b []byte) (int, error) {
+	n := min(len(b), h.left)
+	h.left -= n
+	_, err := h.ResponseWriter.Write(b[:n])
+	return len(b), errors.Join(err, http.NewResponseController(h.ResponseWriter).Flush())
+}
+
 // TestCutConnections breaks each answer after a third of a layer. With ranges every
 // attempt goes on; without, it must not go on for ever.
 func TestCutConnections(t *testing.T) {
@@ -319,15 +333,22 @@ func TestResume(t *testing.T) {
 	r := newServer(t)
 	ref := r.push(t, "app:1", imageOf(t, []v1.Layer{l}))
 	ctx, cancel := context.WithCancel(t.Context())
+	s := newStore(t)
 	r.spoil(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
 		if !isBlob(req, digest) {
 			next.ServeHTTP(w, req)
 			return
 		}
-		defer cancel()
-		next.ServeHTTP(&cutter{w, 300 << 10}, req)
+		defer func() {
+			waitFor(t, func() bool {
+				fi, err := os.Stat(s.blobFile(digest) + ".part")
+				return err == nil && fi.Size() > 100<<10
+			})
+			cancel()
+			<-req.Context().Done()
+		}()
+		next.ServeHTTP(&holder{w, 300 << 10}, req)
 	})
-	s := newStore(t)
 	if _, err := s.Pull(ctx, ref, "", quiet); !errors.Is(err, context.Canceled) {
 		t.Fatalf("a pull that was given up: %v", err)
 	}
