@@ -92,9 +92,9 @@ func stream(rc io.ReadCloser, use func(io.Reader) error) (digest string, err err
 	if err != nil {
 		_ = rc.Close() // frees who reads from it
 	}
-	a.close()
+	digest = a.close()
 	_ = content.Close() // only read
-	return a.digest(), err
+	return digest, err
 }
 
 // maxContent bounds the content of a layer: its files and what stands between them.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -87,15 +88,16 @@ func damaged(err error) error {
 	return fault.Wrap(fault.Invalid, err, "bad archive: it cannot be decompressed").By(fault.Image)
 }
 
-// ahead decompresses in a goroutine of its own, which also takes the digest of what
-// comes out: so the two go on while the image is written.
+// ahead decompresses in a goroutine of its own, and takes the digest of what was read
+// in another: so the two go on while the image is written.
 type ahead struct {
-	full  chan chunk
+	full  chan chunk  // decompressed
+	used  chan []byte // read, to be added to the digest
 	free  chan []byte
 	quit  chan struct{}
-	done  chan struct{}
+	wg    sync.WaitGroup
 	cur   []byte // what is left of the chunk that is being read
-	whole []byte // the chunk
+	whole []byte // that chunk
 	err   error
 	sum   hash.Hash
 }
@@ -113,16 +115,19 @@ const (
 // readAhead begins to read r, of which it takes at most limit bytes. Close ends it.
 func readAhead(r io.Reader, limit size.Bytes) *ahead {
 	a := &ahead{
-		full: make(chan chunk, aheadChunks), free: make(chan []byte, aheadChunks),
-		quit: make(chan struct{}), done: make(chan struct{}), sum: sha256.New(),
+		full: make(chan chunk, aheadChunks), used: make(chan []byte, aheadChunks), free: make(chan []byte, aheadChunks),
+		quit: make(chan struct{}), sum: sha256.New(),
 	}
 	for range aheadChunks {
 		a.free <- make([]byte, aheadChunk)
 	}
-	go func() {
-		defer close(a.done)
-		a.fill(r, int64(limit))
-	}()
+	a.wg.Go(func() { a.fill(r, int64(limit)) })
+	a.wg.Go(func() {
+		for b := range a.used {
+			_, _ = a.sum.Write(b)    // never fails
+			a.free <- b[:aheadChunk] // it came from there: there is room
+		}
+	})
 	return a
 }
 
@@ -135,12 +140,11 @@ func (a *ahead) fill(r io.Reader, left int64) {
 			return
 		}
 		n, err := 0, error(nil)
-		for n < cap(buf) && err == nil {
+		for n < len(buf) && err == nil {
 			var more int
-			more, err = r.Read(buf[n:cap(buf)])
+			more, err = r.Read(buf[n:])
 			n += more
 		}
-		_, _ = a.sum.Write(buf[:n]) // never fails
 		if left -= int64(n); left < 0 {
 			err = fault.New(fault.Invalid, "bad archive: it becomes too large").By(fault.Image)
 		}
@@ -158,11 +162,12 @@ func (a *ahead) fill(r io.Reader, left int64) {
 // Read implements io.Reader.
 func (a *ahead) Read(p []byte) (int, error) {
 	for len(a.cur) == 0 {
+		if a.whole != nil {
+			a.used <- a.whole
+			a.whole = nil
+		}
 		if a.err != nil {
 			return 0, a.err
-		}
-		if a.whole != nil {
-			a.free <- a.whole // it came from there: there is room
 		}
 		c := <-a.full
 		a.cur, a.whole, a.err = c.data, c.data, c.err
@@ -172,13 +177,13 @@ func (a *ahead) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// digest returns the digest of a stream that was read to its end.
-func (a *ahead) digest() string { return "sha256:" + hex.EncodeToString(a.sum.Sum(nil)) }
-
-// close ends the reading. What r reads from must be freed by others.
-func (a *ahead) close() {
+// close ends the reading. What r reads from must be freed by others. It returns the
+// digest of a stream that was read to its end.
+func (a *ahead) close() (digest string) {
 	close(a.quit)
-	<-a.done
+	close(a.used)
+	a.wg.Wait()
+	return "sha256:" + hex.EncodeToString(a.sum.Sum(nil))
 }
 
 // drain reads the rest of a stream. Tar readers stop at the end mark; digests go on.
