@@ -152,7 +152,10 @@ func (s *Store) collectRecords() ([]string, error) {
 		if needed[r.ID] {
 			continue
 		}
-		if err := os.Remove(s.recordFile(r.ID)); err != nil {
+		switch err := os.Remove(s.recordFile(r.ID)); {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // another collection was here
+		case err != nil:
 			return deleted, err
 		}
 		deleted = append(deleted, r.ID)
@@ -211,7 +214,10 @@ func (s *Store) collectRoot(digest string) error {
 		return err
 	}
 	s.forget(digest)
-	return os.Remove(path)
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil // another collection was here
 }
 
 // collectLayers removes the layers that were not used for longest until images take no

@@ -175,7 +175,9 @@ func TestCollectionRacesStarts(t *testing.T) {
 					return
 				default:
 				}
-				_, _ = s.Remove(context.Background(), "app:1", true) // it may not be there
+				if _, err := s.Remove(context.Background(), "app:1", true); err != nil && fault.KindOf(err) != fault.NotFound {
+					t.Errorf("remove: %v", err)
+				}
 				s.Collect(context.Background())
 			}
 		})

@@ -145,6 +145,7 @@ func FuzzImport(f *testing.F) {
 		data, tarDir(f, oci), []byte(gzipOf(f, data)),
 		archiveOf(f, reg("a/b", "c"), link(tar.TypeLink, "h", "a/b"), link(tar.TypeSymlink, "l", "../a")),
 		archiveOf(f, reg("manifest.json", `[{"Config":"c","RepoTags":["x"],"Layers":["l"]}]`), reg("c", `{"rootfs":{"diff_ids":[]}}`)),
+		[]byte(gzipOf(f, data))[:len(gzipOf(f, data))/2],
 		{0x28, 0xb5, 0x2f, 0xfd, 0x04, 0, 0x41, 0, 0, 'x'},
 	} {
 		f.Add(seed)

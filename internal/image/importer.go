@@ -127,7 +127,7 @@ func (s *Store) importFile(ctx context.Context, f *os.File, name, fallback, from
 			return nil, err
 		}
 		if err := s.spool(ctx, spooled, content); err != nil {
-			return nil, err
+			return nil, badArchive(from, err)
 		}
 		f = spooled
 	}

@@ -131,6 +131,9 @@ func (s *Store) find(ref string) (record, string, error) {
 	if err == nil {
 		if t, err := s.loadTag(parsed.Name()); err == nil {
 			r, err := s.loadRecord(t.ID)
+			if errors.Is(err, fs.ErrNotExist) { // it has just been removed
+				err = errNotHere(ref)
+			}
 			return r, t.Name, err
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return record{}, "", err

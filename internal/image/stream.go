@@ -85,7 +85,8 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 }
 
 func damaged(err error) error {
-	return fault.Wrap(fault.Invalid, err, "bad archive: it cannot be decompressed").By(fault.Image)
+	return fault.Wrap(fault.Invalid, err, "bad archive: it cannot be decompressed").By(fault.Image).
+		WithHint("it may have been cut off: get it anew")
 }
 
 // ahead decompresses in a goroutine of its own, and takes the digest of what was read
@@ -144,6 +145,9 @@ func (a *ahead) fill(r io.Reader, left int64) {
 			var more int
 			more, err = r.Read(buf[n:])
 			n += more
+		}
+		if err != nil && !errors.Is(err, io.EOF) && fault.KindOf(err) == fault.Internal {
+			err = damaged(err)
 		}
 		if left -= int64(n); left < 0 {
 			err = fault.New(fault.Invalid, "bad archive: it becomes too large").By(fault.Image)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"io"
 	"io/fs"
-	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -163,7 +162,7 @@ type server struct {
 func newServer(tb testing.TB) *server {
 	tb.Helper()
 	s := &server{}
-	next := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	next := registry.New(registry.Logger(slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)))
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		before := s.before

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/size"
 )
 
@@ -75,12 +76,21 @@ func (b *Builder) AddTar(ctx context.Context, r io.Reader) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("read archive: %w", err)
+			return b.blame(err)
 		}
 		if err := b.add(h, tr); err != nil {
-			return fmt.Errorf("add %s: %w", h.Name, err)
+			return fmt.Errorf("add %s: %w", h.Name, b.blame(err))
 		}
 	}
+}
+
+// blame says that what went wrong is the archive's fault, unless it is known whose it is
+// or the image could not be written.
+func (b *Builder) blame(err error) error {
+	if fault.KindOf(err) != fault.Internal || b.w.err != nil {
+		return err
+	}
+	return fault.Wrap(fault.Invalid, err, "bad archive").By(fault.Image)
 }
 
 func (b *Builder) add(h *tar.Header, r io.Reader) error {

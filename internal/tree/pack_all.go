@@ -54,6 +54,12 @@ func (p *packer) more(dir *os.Root, base string, h *tar.Header, fi fs.FileInfo) 
 		at := strings.LastIndexByte(h.Name, '/') + 1
 		return true, p.write(&tar.Header{Typeflag: tar.TypeReg, Name: h.Name[:at] + whiteout + h.Name[at:], Format: tar.FormatPAX})
 	}
+	if !m.IsDir() && !m.IsRegular() {
+		if first, ok := p.linked(h.Name, fi); ok {
+			h.Typeflag, h.Linkname = tar.TypeLink, first
+			return true, p.write(h)
+		}
+	}
 	if err := p.attributes(dir, base, h); err != nil {
 		return true, at(h.Name, err)
 	}
