@@ -34,13 +34,13 @@ type layer struct {
 
 // buildRoot makes the root of these layers, if it is not here yet. The caller has
 // pinned it.
-func (s *Store) buildRoot(ctx context.Context, layers []layer, workdir string, done func(layer)) (string, error) {
+func (s *Store) buildRoot(ctx context.Context, layers []layer, workdir string, done func(layer)) error {
 	var ids []string
 	for _, l := range layers {
 		ids = append(ids, l.diffID)
 	}
 	digest := rootDigest(ids, workdir)
-	err := s.flights.do(ctx, "root "+digest, func(ctx context.Context) error {
+	return s.flights.do(ctx, "root "+digest, func(ctx context.Context) error {
 		if _, err := rootfs.LoadRoot(s.home, digest); err == nil {
 			return nil
 		}
@@ -57,7 +57,6 @@ func (s *Store) buildRoot(ctx context.Context, layers []layer, workdir string, d
 		}
 		return f.keep(digest, workdir)
 	})
-	return digest, err
 }
 
 // addLayer lays one layer on an image in the making.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -47,15 +46,6 @@ func take(tb testing.TB, s *Store, ref, data string) string {
 		tb.Fatal(err)
 	}
 	return images[0].ID
-}
-
-func roots(tb testing.TB, s *Store) int {
-	tb.Helper()
-	entries, err := os.ReadDir(rootfs.Roots(s.home))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return len(entries)
 }
 
 func TestRemove(t *testing.T) {

@@ -88,7 +88,7 @@ func strip(w io.Writer, layer io.Reader) error {
 		if err := out.WriteHeader(h); err != nil {
 			return fmt.Errorf("pass on the change to %s: %w", h.Name, err)
 		}
-		if _, err := io.Copy(out, in); err != nil {
+		if _, err := io.Copy(out, in); err != nil { //nolint:gosec // what it becomes is bounded where it is written
 			return fmt.Errorf("pass on the change to %s: %w", h.Name, err)
 		}
 	}

@@ -31,6 +31,7 @@ import (
 
 // sample is an image of two layers, and what is in it.
 func sample(tb testing.TB) (v1.Image, map[string]string) {
+	tb.Helper()
 	img := imageOf(tb, []v1.Layer{
 		layerOf(tb, reg("a", "lower"), reg("b", "b")),
 		packed(tb, compression.ZStd, reg("a", "upper"), reg(".wh.b", ""), reg("c", "c")),

@@ -88,7 +88,7 @@ func (s *Store) spool(ctx context.Context, f *os.File, r io.Reader) error {
 
 // contextReader ends when its context does.
 type contextReader struct {
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // of one reading
 	r   io.Reader
 }
 

@@ -83,7 +83,7 @@ func (s *Store) importOne(ctx context.Context, from files, x found, where string
 	n := 0
 	step := func() { tell(api.ImageProgress{Status: "building", Current: int64(n), Total: int64(len(layers))}) }
 	step()
-	if _, err := s.buildRoot(ctx, layers, c.Config.WorkingDir, func(layer) { n++; step() }); err != nil {
+	if err := s.buildRoot(ctx, layers, c.Config.WorkingDir, func(layer) { n++; step() }); err != nil {
 		return record{}, err
 	}
 	for _, full := range names {

@@ -142,7 +142,7 @@ func (c *session) build(ctx context.Context, blobs []blob, workdir string, tell 
 			return os.Open(s.blobFile(b.digest))
 		}}
 	}
-	_, err := s.buildRoot(ctx, layers, workdir, func(layer) {})
+	err := s.buildRoot(ctx, layers, workdir, func(layer) {})
 	if why := context.Cause(ctx); why != nil && !errors.Is(why, context.Canceled) {
 		return why // what the builder met was its consequence
 	}

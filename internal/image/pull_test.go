@@ -461,7 +461,7 @@ func TestConcurrentPulls(t *testing.T) {
 	digests := map[string]bool{digestString(t, shared): true}
 	var refs []string
 	for i := range 3 {
-		own := layerOf(t, reg("own", fmt.Sprint(i)))
+		own := layerOf(t, reg("own", strconv.Itoa(i)))
 		digests[digestString(t, own)] = true
 		refs = append(refs, r.push(t, fmt.Sprint("app", i, ":1"), imageOf(t, []v1.Layer{shared, own})))
 	}
@@ -481,7 +481,7 @@ func TestConcurrentPulls(t *testing.T) {
 		}
 	}
 	for i, ref := range refs {
-		same(t, contents(t, s, ref), map[string]string{"shared": noise(5, 300<<10), "own": fmt.Sprint(i)})
+		same(t, contents(t, s, ref), map[string]string{"shared": noise(5, 300<<10), "own": strconv.Itoa(i)})
 	}
 	unfinished(t, s)
 }

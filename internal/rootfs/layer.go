@@ -94,7 +94,7 @@ func (b *Builder) MakeDir(path string) error {
 
 // ctxReader ends when its context does.
 type ctxReader struct {
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // of one reading
 	r   io.Reader
 }
 

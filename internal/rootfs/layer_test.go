@@ -219,7 +219,7 @@ func attributes(t *testing.T, f *os.File) map[string]string {
 		t.Fatal(err)
 	}
 	out := map[string]string{}
-	err = fs.WalkDir(img, ".", func(path string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(img, ".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}

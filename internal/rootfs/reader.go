@@ -138,7 +138,7 @@ func unixMode(m fs.FileMode) uint32 {
 			mode |= bits
 		}
 	}
-	switch m.Type() {
+	switch m.Type() { //nolint:exhaustive // types are these, one by one
 	case fs.ModeDir:
 		return mode | typeDir
 	case fs.ModeSymlink:

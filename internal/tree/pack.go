@@ -77,7 +77,7 @@ func (p *packer) entry(dir *os.Root, base, name string, depth int) error {
 
 func (p *packer) header(fi fs.FileInfo, name string) *tar.Header {
 	h := &tar.Header{Name: name, ModTime: fi.ModTime(), Mode: bits(fi.Mode()), Format: tar.FormatPAX}
-	if st, ok := statOf(fi); ok && !(p.opts.Squash && int(st.Uid) == os.Getuid()) {
+	if st, ok := statOf(fi); ok && (!p.opts.Squash || int(st.Uid) != os.Getuid()) {
 		h.Uid, h.Gid = int(st.Uid), int(st.Gid)
 	}
 	return h

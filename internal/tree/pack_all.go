@@ -74,8 +74,8 @@ func (p *packer) more(dir *os.Root, base string, h *tar.Header, fi fs.FileInfo) 
 		return false, nil
 	}
 	if m&fs.ModeDevice != 0 {
-		h.Devmajor = int64(unix.Major(uint64(st.Rdev))) //nolint:unconvert,gosec // its type differs between systems
-		h.Devminor = int64(unix.Minor(uint64(st.Rdev))) //nolint:unconvert,gosec // as above
+		h.Devmajor = int64(unix.Major(uint64(st.Rdev))) //nolint:unconvert // its type differs between systems
+		h.Devminor = int64(unix.Minor(uint64(st.Rdev))) //nolint:unconvert // as above
 	}
 	return true, p.write(h)
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -38,19 +39,20 @@ func packed(t *testing.T, dir string, opts PackOptions) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		line := fmt.Sprintf("%c %s", h.Typeflag, h.Name)
+		var line strings.Builder
+		fmt.Fprintf(&line, "%c %s", h.Typeflag, h.Name)
 		if h.Linkname != "" {
-			line += " -> " + h.Linkname
+			line.WriteString(" -> " + h.Linkname)
 		}
 		if h.Devmajor+h.Devminor > 0 {
-			line += fmt.Sprintf(" %d,%d", h.Devmajor, h.Devminor)
+			fmt.Fprintf(&line, " %d,%d", h.Devmajor, h.Devminor)
 		}
 		for _, k := range slices.Sorted(maps.Keys(h.PAXRecords)) {
 			if k != "mtime" && k != "atime" {
-				line += fmt.Sprintf(" %s=%q", k, h.PAXRecords[k])
+				fmt.Fprintf(&line, " %s=%q", k, h.PAXRecords[k])
 			}
 		}
-		out = append(out, line)
+		out = append(out, line.String())
 	}
 	slices.Sort(out)
 	return out
