@@ -174,7 +174,7 @@ func TestCollectionRacesStarts(t *testing.T) {
 	}
 	for range 4 {
 		makers.Go(func() {
-			for range 30 {
+			for range 10 {
 				if _, err := s.ImportStream(context.Background(), bytes.NewReader(archive), "app:1", quiet); err != nil && fault.KindOf(err) != fault.NotFound {
 					t.Errorf("import: %v", err)
 				}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/rootfs"
 )
@@ -40,23 +41,36 @@ func (s *Store) pull(ctx context.Context, ref string, tell func(api.ImageProgres
 		return record{}, nil, err
 	}
 	tell(api.ImageProgress{Status: "resolving"})
-	c, err := s.connect(ctx, parsed.Context())
-	if err != nil {
-		return record{}, nil, err
+	c, r, img, release, err := s.look(ctx, parsed)
+	if err != nil || img == nil {
+		return r, release, err
 	}
-	if r, release, ok := c.current(ctx, parsed); ok {
-		return r, release, nil
-	}
-	img, err := c.fetch(ctx, parsed)
-	if err != nil {
-		return record{}, nil, err
-	}
-	r, release, err := c.take(ctx, parsed, img, tell)
+	r, release, err = c.take(ctx, parsed, img, tell)
 	if err != nil {
 		return record{}, nil, err
 	}
 	s.tidy(ctx)
 	return r, release, nil
+}
+
+// look asks the registry what a name means. Where that is here already, the record is
+// set, and pinned; else the image is.
+func (s *Store) look(ctx context.Context, ref name.Reference) (c *session, r record, img *remoteImage, release func(), err error) {
+	// Protects from a registry that takes a request and says nothing.
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*s.stall,
+		fault.New(fault.Timeout, "the registry %s does not answer", ref.Context().RegistryStr()).WithHint("try again later"))
+	defer cancel()
+	if c, err = s.connect(ctx, ref.Context()); err == nil {
+		var here bool
+		if r, release, here = c.current(ctx, ref); here {
+			return c, r, nil, release, nil
+		}
+		img, err = c.fetch(ctx, ref)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return c, record{}, img, nil, err
 }
 
 // current returns the image that is here under the name, if the registry has the same.

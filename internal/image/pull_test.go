@@ -606,6 +606,16 @@ func endless(w http.ResponseWriter) {
 	}
 }
 
+// TestSilentRegistry takes requests and answers none.
+func TestSilentRegistry(t *testing.T) {
+	r := newServer(t)
+	r.spoil(func(_ http.ResponseWriter, req *http.Request, _ http.Handler) { <-req.Context().Done() })
+	s := newStore(t, func(o *Options) { o.Stall = 50 * time.Millisecond })
+	if _, err := s.Pull(t.Context(), r.ref("app:1"), "", quiet); fault.KindOf(err) != fault.Timeout {
+		t.Errorf("%v, want a timeout", err)
+	}
+}
+
 // TestNoRegistry tells what to do.
 func TestNoRegistry(t *testing.T) {
 	r := newServer(t)
