@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/metrics"
 	"strconv"
 	"sync"
 	"testing"
@@ -36,18 +38,21 @@ func pipe(tb testing.TB, fill func(*tar.Writer) error) (io.Reader, func()) {
 
 // peakOf returns by how much the heap has grown at most while do ran.
 func peakOf(do func()) int64 {
-	var m runtime.MemStats
+	heap := func() int64 {
+		m := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+		metrics.Read(m)
+		return int64(m[0].Value.Uint64())
+	}
 	runtime.GC()
-	runtime.ReadMemStats(&m)
-	before, peak := m.HeapAlloc, m.HeapAlloc
+	before := heap()
+	peak := before
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for tick := time.NewTicker(10 * time.Millisecond); ; {
 			select {
 			case <-tick.C:
-				runtime.ReadMemStats(&m)
-				peak = max(peak, m.HeapAlloc)
+				peak = max(peak, heap())
 			case <-stop:
 				tick.Stop()
 				return
@@ -57,7 +62,7 @@ func peakOf(do func()) int64 {
 	do()
 	close(stop)
 	<-done
-	return int64(peak - before)
+	return peak - before
 }
 
 // prose is data that compresses as text and programs do, to less than half.
@@ -74,29 +79,40 @@ func prose(seed uint64, n int) []byte {
 	return b[:n]
 }
 
-// bigArchive writes a root file system of files of 4 MB.
+// bigArchive writes a root file system of files of 4 MB, as many streams of gzip: the
+// data is compressed once.
 func bigArchive(tb testing.TB, path string, total size.Bytes) {
 	tb.Helper()
+	const each = 4 << 20
+	pack := func(data []byte) []byte {
+		var buf bytes.Buffer
+		z, err := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		_, err = z.Write(data)
+		if err := errors.Join(err, z.Close()); err != nil {
+			tb.Fatal(err)
+		}
+		return buf.Bytes()
+	}
 	f, err := os.Create(path)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	z, err := gzip.NewWriterLevel(f, gzip.BestSpeed)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tw := tar.NewWriter(z)
-	const each = 4 << 20
-	data := prose(1, each)
+	data := pack(prose(1, each))
 	for i := range int(total / each) {
-		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d/f%d", i), Mode: 0o644, Size: each, Format: tar.FormatPAX}); err != nil {
+		var head bytes.Buffer
+		err := tar.NewWriter(&head).WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d/f%d", i), Mode: 0o644, Size: each, Format: tar.FormatPAX})
+		if err != nil {
 			tb.Fatal(err)
 		}
-		if _, err := tw.Write(data); err != nil {
+		if _, err := f.Write(append(pack(head.Bytes()), data...)); err != nil {
 			tb.Fatal(err)
 		}
 	}
-	if err := errors.Join(tw.Close(), z.Close(), f.Close()); err != nil {
+	_, err = f.Write(pack(make([]byte, 1024)))
+	if err := errors.Join(err, f.Close()); err != nil {
 		tb.Fatal(err)
 	}
 }
