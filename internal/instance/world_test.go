@@ -57,6 +57,8 @@ type stubWorld struct {
 	resumes  int
 	thaws    int
 	spawned  time.Time // the last program
+	asked    guestproto.Spawn
+	images   Images
 	nets     *stubNets
 	doors    *stubDoors
 	shares   *stubShares // nil is none
@@ -73,7 +75,7 @@ func newStubWorld() *stubWorld {
 }
 
 func (w *stubWorld) world() World {
-	world := World{Driver: w, Ground: w, Linker: w, Store: w, Logs: w, Archive: w.archive, Networks: w.nets, Doors: w.doors, Log: slog.New(slog.DiscardHandler), Limits: DefaultLimits()}
+	world := World{Driver: w, Ground: w, Linker: w, Store: w, Logs: w, Archive: w.archive, Networks: w.nets, Doors: w.doors, Images: w.images, Log: slog.New(slog.DiscardHandler), Limits: DefaultLimits()}
 	if w.shares != nil {
 		world.Workspaces = w.shares
 	}
@@ -374,7 +376,7 @@ func (g *stubGuest) Spawn(_ context.Context, req guestproto.Spawn) error {
 	if req.ID == guestproto.ProgramID {
 		g.w.mu.Lock()
 		defer g.w.mu.Unlock()
-		g.w.spawned = time.Now()
+		g.w.spawned, g.w.asked = time.Now(), req
 		if g.w.shares != nil {
 			g.w.shares.note("spawn")
 		}
@@ -529,12 +531,16 @@ func (g *stubGuest) CopyIn(context.Context, guestproto.Copy, io.ReadCloser) ([]s
 	return g.copy()
 }
 
-// copy lasts as long as a program runs, or until the machine ends.
+// copy lasts as long as a command runs, or until the machine ends.
 func (g *stubGuest) copy() ([]string, error) {
+	runs := g.w.runs
+	if g.w.execs > 0 {
+		runs = g.w.execs
+	}
 	select {
 	case <-g.shut:
 		return nil, net.ErrClosed
-	case <-time.After(g.w.runs):
+	case <-time.After(runs):
 	}
 	return []string{"note"}, nil
 }
