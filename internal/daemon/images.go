@@ -13,15 +13,7 @@ import (
 func (d *daemon) openImages() (err error) {
 	o := image.Options{
 		Home: d.Config.Home, Log: d.Log, Default: d.Config.Image, Quota: d.Config.ImageQuota,
-		Users: func() map[string][]string {
-			users := map[string][]string{}
-			for _, v := range d.set.List() {
-				if id := v.Spec.Base.ID; id != "" {
-					users[id] = append(users[id], v.Spec.Handle)
-				}
-			}
-			return users
-		},
+		Users: d.imageUsers,
 	}
 	if ground, ok := d.Ground.(interface{ Forget(image string) }); ok {
 		o.Forget = ground.Forget
@@ -30,6 +22,27 @@ func (d *daemon) openImages() (err error) {
 		d.parts.push("images", func(context.Context) error { d.images.Close(); return nil })
 	}
 	return err
+}
+
+// imageUsers tells what stands on which image, by the image's id: instances by their
+// handles, and snapshots.
+func (d *daemon) imageUsers() (map[string][]string, error) {
+	snapshots, err := d.set.Snapshots(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	users := map[string][]string{}
+	for _, v := range d.set.List() {
+		if id := v.Spec.Base.ID; id != "" {
+			users[id] = append(users[id], v.Spec.Handle)
+		}
+	}
+	for _, s := range snapshots {
+		if id := s.Origin.Spec.Base.ID; id != "" {
+			users[id] = append(users[id], "snapshot "+s.Name)
+		}
+	}
+	return users, nil
 }
 
 // collectImages removes images that nobody needs, now and whenever an instance is

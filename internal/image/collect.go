@@ -40,7 +40,11 @@ func (s *Store) Remove(_ context.Context, ref string, force bool) (api.ImagesRem
 	if name != "" {
 		going = slices.DeleteFunc(slices.Clone(tags), func(t tag) bool { return t.Name != name })
 	}
-	if users := s.users()[r.ID]; len(going) == len(tags) && len(users) > 0 && !force {
+	using, err := s.users()
+	if err != nil {
+		return none, err
+	}
+	if users := using[r.ID]; len(going) == len(tags) && len(users) > 0 && !force {
 		return none, fault.New(fault.Conflict, "%s is used by %s", ref, strings.Join(users, ", ")).
 			WithHint("delete the instance first; or take only the name away: aegis image rm --force %s", ref)
 	}
@@ -86,14 +90,15 @@ func (s *Store) untag(t tag) (bool, error) {
 		return false, nil
 	}
 	defer done()
-	if len(s.users()[t.ID]) > 0 {
-		return false, nil
+	users, err := s.users()
+	if err != nil || len(users[t.ID]) > 0 {
+		return false, err
 	}
-	err := os.Remove(s.tagFile(t.Name))
+	err = os.Remove(s.tagFile(t.Name))
 	return err == nil, err
 }
 
-// Collect removes images that have neither a name nor an instance, and layers over the
+// Collect removes images that have neither a name nor a user, and layers over the
 // quota.
 func (s *Store) Collect(ctx context.Context) { s.tidy(ctx) }
 
@@ -163,10 +168,14 @@ func (s *Store) collectRecords() ([]string, error) {
 	return deleted, nil
 }
 
-// needed returns the ids of images that have a name or an instance.
+// needed returns the ids of images that have a name, an instance or a snapshot.
 func (s *Store) needed() (map[string]bool, error) {
 	needed := map[string]bool{}
-	for id := range s.users() {
+	users, err := s.users()
+	if err != nil {
+		return nil, err
+	}
+	for id := range users {
 		needed[id] = true
 	}
 	tags, err := s.tags()

@@ -32,10 +32,10 @@ func (u *users) set(id string, handles ...string) {
 	}
 }
 
-func (u *users) get() map[string][]string {
+func (u *users) get() (map[string][]string, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.m
+	return u.m, nil
 }
 
 // take imports a root file system with one file.

@@ -34,9 +34,9 @@ type Options struct {
 	Default string
 	// Quota bounds what images take on the disk; 0 is DefaultQuota.
 	Quota size.Bytes
-	// Users tells which instances stand on which image: ids of images, handles of
-	// instances. Nil is nobody.
-	Users func() map[string][]string
+	// Users tells who stands on which image, instances and snapshots: ids of images, what
+	// people call those. Nil is nobody.
+	Users func() (map[string][]string, error)
 	// Forget is told of roots that are removed; nil is nobody.
 	Forget func(root string)
 
@@ -60,7 +60,7 @@ type Store struct {
 	log      *slog.Logger
 	standard string // what "" names
 	quota    size.Bytes
-	users    func() map[string][]string
+	users    func() (map[string][]string, error)
 	forget   func(string)
 
 	transport http.RoundTripper
@@ -93,7 +93,7 @@ func Open(o Options) (*Store, error) {
 		s.keychain = authn.DefaultKeychain
 	}
 	if s.users == nil {
-		s.users = func() map[string][]string { return nil }
+		s.users = func() (map[string][]string, error) { return nil, nil } //nolint:nilnil // nobody
 	}
 	if s.forget == nil {
 		s.forget = func(string) {}
@@ -232,7 +232,10 @@ func (s *Store) List(context.Context) ([]api.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	users := s.users()
+	users, err := s.users()
+	if err != nil {
+		return nil, err
+	}
 	out := []api.Image{}
 	for _, r := range records {
 		out = append(out, s.describe(r, tags, users))
@@ -261,7 +264,11 @@ func (s *Store) Inspect(_ context.Context, ref string) (api.Image, error) {
 	if err != nil {
 		return api.Image{}, err
 	}
-	return s.describe(r, tags, s.users()), nil
+	users, err := s.users()
+	if err != nil {
+		return api.Image{}, err
+	}
+	return s.describe(r, tags, users), nil
 }
 
 func (s *Store) describe(r record, tags []tag, users map[string][]string) api.Image {
