@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -231,4 +232,44 @@ func attributes(t *testing.T, f *os.File) map[string]string {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// FuzzLayers lays two layers on each other, and an image of both on nothing.
+func FuzzLayers(f *testing.F) {
+	read := func(members ...member) []byte {
+		data, err := io.ReadAll(archiveOf(f, members...))
+		if err != nil {
+			f.Fatal(err)
+		}
+		return data
+	}
+	lower := read(dir("d", 0o755), file("d/a", 0o644, "a"), link(tar.TypeLink, "h", "d/a"), link(tar.TypeSymlink, "l", "d"))
+	f.Add(lower, read(file("d/.wh.a", 0, ""), file("l/.wh..wh..opq", 0, ""), file("l/b", 0o644, "b"), link(tar.TypeLink, "d", "h")))
+	f.Add(lower, read(file(".wh.d", 0, ""), file("d", 0o644, "now a file"), file(".wh..", 0, "")))
+	limits := Limits{Data: size.MiB, Written: size.MiB, Entries: 1000, Names: 64 * size.KiB}
+	f.Fuzz(func(t *testing.T, lower, upper []byte) {
+		made, err := stack(t, limits, bytes.NewReader(lower), bytes.NewReader(upper))
+		if err != nil {
+			if fault.KindOf(err) == fault.Internal {
+				t.Errorf("%v: nobody foresaw it", err)
+			}
+			return
+		}
+		want := attributes(t, made)
+		out, err := os.Create(filepath.Join(t.TempDir(), "copy"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = out.Close() }()
+		b, err := NewBuilder(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(b.AddImage(t.Context(), made), b.Finish()); err != nil {
+			t.Fatal(err)
+		}
+		if got := attributes(t, out); !maps.Equal(got, want) {
+			t.Errorf("copied:\n%q, want\n%q", got, want)
+		}
+	})
 }

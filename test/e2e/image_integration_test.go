@@ -12,15 +12,25 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -84,7 +94,7 @@ func layer(t *testing.T, members ...member) []byte {
 
 // save writes an archive as `docker save` does, the first layer with gzip and the others
 // with zstd.
-func save(t *testing.T, path, name string, config map[string]any, layers ...[]byte) {
+func save(t *testing.T, path, ref string, config map[string]any, layers ...[]byte) {
 	t.Helper()
 	var ids, names []string
 	var members []member
@@ -112,7 +122,7 @@ func save(t *testing.T, path, name string, config map[string]any, layers ...[]by
 	}
 	for file, v := range map[string]any{
 		"config.json":   map[string]any{"os": "linux", "config": config, "rootfs": map[string]any{"type": "layers", "diff_ids": ids}},
-		"manifest.json": []any{map[string]any{"Config": "config.json", "RepoTags": []string{name}, "Layers": names}},
+		"manifest.json": []any{map[string]any{"Config": "config.json", "RepoTags": []string{ref}, "Layers": names}},
 	} {
 		b, err := json.Marshal(v)
 		if err != nil {
@@ -131,6 +141,7 @@ func TestImages(t *testing.T) {
 	t.Run("everything about a file is kept", func(t *testing.T) { keepsEverything(t, h, program) })
 	t.Run("defaults", func(t *testing.T) { imageDefaults(t, h, program) })
 	t.Run("a name that moves", func(t *testing.T) { movingName(t, h, program) })
+	t.Run("pull", func(t *testing.T) { pullAndRun(t, h, program) })
 	t.Run("commit", func(t *testing.T) { commitInstance(t, h) })
 	if n := h.daemonMemory(); n > 400<<20 {
 		t.Errorf("the daemon has %d MB", n>>20)
@@ -340,6 +351,58 @@ func movingName(t *testing.T, h *host, program []byte) {
 		return len(after) == len(before)-1
 	})
 	h.ok("image", "rm", "app:1")
+}
+
+// pullAndRun runs an image that only a registry has.
+func pullAndRun(t *testing.T, h *host, program []byte) {
+	server := httptest.NewServer(registry.New(registry.Logger(slog.NewLogLogger(slog.DiscardHandler, slog.LevelError))))
+	defer server.Close()
+	full := strings.TrimPrefix(server.URL, "http://") + "/some/app:1"
+	push := func(version string) {
+		t.Helper()
+		data := layer(t, member{tar.Header{Typeflag: tar.TypeReg, Name: "lister", Mode: 0o755}, string(program)},
+			member{tar.Header{Typeflag: tar.TypeReg, Name: "t/" + version, Mode: 0o644}, ""})
+		l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := mutate.AppendLayers(empty.Image, l)
+		if err == nil {
+			img, err = mutate.ConfigFile(img, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH, RootFS: rootOf(t, img)})
+		}
+		ref, refErr := name.ParseReference(full)
+		if err := errors.Join(err, refErr); err != nil {
+			t.Fatal(err)
+		}
+		if err := remote.Write(ref, img); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(args ...string) string {
+		t.Helper()
+		return h.ok(append(append([]string{"run", "--image", full}, args...), "--", "/lister", "/t")...)
+	}
+	push("one")
+	if out := run(); !strings.Contains(out, "/t/one") {
+		t.Errorf("the image has %s", out)
+	}
+	push("two")
+	if out := run(); !strings.Contains(out, "/t/one") {
+		t.Errorf("without asking the registry: %s", out)
+	}
+	if out := run("--pull", "always"); !strings.Contains(out, "/t/two") {
+		t.Errorf("after the tag moved: %s", out)
+	}
+	h.ok("image", "rm", full)
+}
+
+func rootOf(t *testing.T, img v1.Image) v1.RootFS {
+	t.Helper()
+	c, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.RootFS
 }
 
 // commitInstance installs a package in an instance, and runs an image of it.
