@@ -16,7 +16,10 @@ type CreateRequest struct {
 	User       string            `json:"user,omitempty"`
 	Egress     string            `json:"egress,omitempty"`      // as in RunRequest
 	AllowHosts []string          `json:"allow_hosts,omitempty"` // as in RunRequest
-	Expose     []ExposeRequest   `json:"expose,omitempty"`      // ports that are open as long as the instance is there and not disabled
+	// Snapshot is the id or name of one that the instance starts from: its program goes on where
+	// it was. There is no Command then, nor what else was settled when it was taken.
+	Snapshot string          `json:"snapshot,omitempty"`
+	Expose   []ExposeRequest `json:"expose,omitempty"` // ports that are open as long as the instance is there and not disabled
 	// Workspace, WorkspaceReadOnly and Mounts are as in RunRequest.
 	Workspace         string  `json:"workspace,omitempty"`
 	WorkspaceReadOnly bool    `json:"workspace_read_only,omitempty"`

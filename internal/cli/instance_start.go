@@ -19,6 +19,7 @@ type instanceStartOptions struct {
 	spec       specFlags
 	pauseAfter spanFlag
 	stopAfter  spanFlag
+	snapshot   string
 	json       bool
 	given      []string // options that say what a new instance is
 }
@@ -26,7 +27,7 @@ type instanceStartOptions struct {
 func newInstanceStart(a *app) *cobra.Command {
 	o := &instanceStartOptions{app: a, spec: specFlags{env: envFlags{lookup: a.lookup}}}
 	cmd := &cobra.Command{
-		Use:   "start [OPTIONS] -- COMMAND [ARG...]\n  aegis instance start --name X",
+		Use:   "start [OPTIONS] -- COMMAND [ARG...]\n  aegis instance start --name X\n  aegis instance start --snapshot S [OPTIONS]",
 		Short: "start an instance",
 		Long: `Make an instance that runs a command, and return when the command runs. What it writes is in
 "aegis logs". The daemon is started if it does not run.
@@ -39,6 +40,9 @@ With --name and no command, the instance of that name is started again and enabl
 for one that exists must be its own; its options stay as they were, but for --secret, which adds to
 those it has.
 
+With --snapshot there is no command: the program of the snapshot goes on where it was, in an instance
+of its own, as with "aegis instance fork". The VM has the shape that it was saved with.
+
 When the start fails, the instance stays, stopped: "aegis instance info" tells why, "aegis instance
 delete" removes it. The exit status is 126 if the command cannot be executed, 127 if it was not
 found, otherwise 1.`,
@@ -46,10 +50,14 @@ found, otherwise 1.`,
   aegis instance start --env PORT=80 --memory 1G --pause-after 5m -- ./serve
   aegis instance start --name dev --workspace ~/src/project -- sleep infinity
   aegis instance start --name bot --secret API_KEY -- ./bot
+  aegis instance start --name trial --snapshot before-upgrade
   aegis instance start --name web      # again, after it was stopped or disabled`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 && o.spec.name != "" {
+			if len(args) == 0 && (o.spec.name != "" || o.snapshot != "") {
 				return nil
+			}
+			if o.snapshot != "" {
+				return usage(cmd, "a start from a snapshot takes no command: its program goes on")
 			}
 			return commandBehindDash(cmd, args)
 		},
@@ -67,6 +75,7 @@ found, otherwise 1.`,
 	o.spec.add(f)
 	f.Var(&o.pauseAfter, "pause-after", "pause the VM when nothing has held it awake for `DURATION` such as 30s or 5m; 0 is never (default 1m)")
 	f.Var(&o.stopAfter, "stop-after", "save the memory and end the VM when it has been paused for `DURATION`; 0 is never (default 5m)")
+	f.StringVar(&o.snapshot, "snapshot", "", "go on where the `SNAPSHOT` was taken")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	return cmd
 }
@@ -75,13 +84,13 @@ func (o *instanceStartOptions) run(ctx context.Context, command []string) error 
 	if _, err := o.app.launch(ctx, func() { o.app.say("starting aegisd") }); err != nil {
 		return err
 	}
-	if o.spec.name != "" {
+	if o.spec.name != "" && o.snapshot == "" {
 		if err := o.checkStored(ctx, command); err != nil {
 			return err
 		}
 	}
 	created, again, err := o.app.client().Launch(ctx, api.CreateRequest{
-		Command: command, Env: o.spec.env.merged(), Secrets: o.spec.secrets, Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
+		Snapshot: o.snapshot, Command: command, Env: o.spec.env.merged(), Secrets: o.spec.secrets, Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
 		Expose: o.spec.expose.requests(), Egress: o.spec.egress, AllowHosts: o.spec.allow,
 		Workspace: o.spec.folders.workspace, WorkspaceReadOnly: o.spec.folders.readOnly, Mounts: o.spec.folders.mounts,

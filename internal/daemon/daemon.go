@@ -251,11 +251,13 @@ func (d *daemon) build(ctx context.Context) error {
 	}
 	d.parts.push("database", func(context.Context) error { return db.Close() })
 	d.secrets = vault.New(home.MasterKey(), db)
+	archive, _ := d.Ground.(instance.Archive)
 	d.set = instance.NewSet(instance.World{
-		Driver: d.driver,
-		Ground: d.Ground,
-		Linker: guestlink.Linker{Log: d.Log},
-		Store:  db,
+		Driver:  d.driver,
+		Ground:  d.Ground,
+		Archive: archive,
+		Linker:  guestlink.Linker{Log: d.Log},
+		Store:   db,
 		Logs: logstore.Folder{
 			Dir:    func(id instance.ID) string { return home.Instance(string(id)) },
 			Limits: logstore.DefaultLimits,

@@ -9,20 +9,15 @@ import (
 	"fmt"
 	"hash"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/guestproto"
-	"github.com/xfeldman/aegisvm/internal/kernel"
-	"github.com/xfeldman/aegisvm/internal/paths"
-	"github.com/xfeldman/aegisvm/internal/rootfs"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
-	"github.com/xfeldman/aegisvm/internal/vmm/qemu"
+	"github.com/xfeldman/aegisvm/test/vmrig"
 )
 
 // vm is one booted machine with a link to it.
@@ -32,83 +27,20 @@ type vm struct {
 	dir     string
 }
 
-// recipe returns what a VM of the test home boots, with the harness of this tree.
+// recipe returns what a VM boots. Its disk is to grow.
 func recipe(t *testing.T) (vmm.Spec, guestproto.Magic) {
 	t.Helper()
-	home := paths.Home(os.Getenv("AEGIS_TEST_HOME"))
-	k, err := kernel.Installed(home)
-	if err != nil {
-		if os.Getenv("AEGIS_REQUIRE_VM") == "1" {
-			t.Fatalf("VMs are required: %v", err)
-		}
-		t.Skipf("no VMs here: %v", err)
-	}
-	own := paths.Home(filepath.Join(t.TempDir(), "home"))
-	if err := own.Create(); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"kernel.json", k.Version} {
-		if err := os.Symlink(filepath.Join(home.Kernel(), name), filepath.Join(own.Kernel(), name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	harness := filepath.Join(t.TempDir(), "harness")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", harness, "github.com/xfeldman/aegisvm/cmd/aegis-harness")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	initrd, err := kernel.EnsureInitrd(t.Context(), own, harness)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := own.Instance("vm")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	disk := filepath.Join(dir, "disk")
-	copyDisk := exec.CommandContext(t.Context(), "cp", "--sparse=always", rootfs.TemplatePath(home), disk)
-	if out, err := copyDisk.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if err := os.Truncate(disk, int64(9*size.GiB)); err != nil { // it is to grow
-		t.Fatal(err)
-	}
 	magic := guestproto.NewMagic()
-	return vmm.Spec{
-		ID: "link-test", Dir: dir, Memory: 512 * size.MiB, VCPUs: 1, Kernel: k.Image, Initrd: initrd,
-		Cmdline: guestproto.MagicArg + "=" + magic.String(),
-		Disks: []vmm.Disk{
-			{Name: "base", Path: filepath.Join(home.Images(), "base.erofs"), Format: vmm.Raw, ReadOnly: true},
-			{Name: "disk", Path: disk, Format: vmm.Raw},
-		},
-		Network: true,
-	}, magic
+	spec := vmrig.Recipe(t, magic)
+	if err := os.Truncate(spec.Disks[1].Path, int64(9*size.GiB)); err != nil {
+		t.Fatal(err)
+	}
+	return spec, magic
 }
 
-// boot starts a VM; its console is shown when the test fails.
 func boot(t *testing.T, spec vmm.Spec) vmm.Machine {
 	t.Helper()
-	driver, err := qemu.Open(t.Context(), qemu.Options{Accel: qemu.TCG, Log: testLog(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := driver.Start(t.Context(), spec, vmm.Boot{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := m.Kill(ctx); err != nil {
-			t.Errorf("kill: %v", err)
-		}
-		if t.Failed() {
-			console, _ := os.ReadFile(filepath.Join(spec.Dir, "console.log"))
-			t.Logf("console:\n%s", console[max(0, len(console)-8000):])
-		}
-	})
-	return m
+	return vmrig.Boot(t, testLog(t), spec)
 }
 
 func startVM(t *testing.T) *vm {

@@ -44,6 +44,8 @@ type Instances interface {
 	SetSecrets(ctx context.Context, ref string, names []string) (instance.Granted, error)
 	AddSecrets(ctx context.Context, ref string, names []string) (instance.Granted, error)
 	Watch() (<-chan instance.Change, func())
+
+	Snapshots
 }
 
 // How long nothing must hold an instance before it is paused, and how long it must
@@ -62,6 +64,9 @@ func (s *Server) createInstance(w http.ResponseWriter, r *http.Request) error {
 	}
 	if v, err := s.conf.Instances.Get(req.Handle); err == nil && req.Handle != "" {
 		return s.startAgain(w, r, v, req)
+	}
+	if req.Snapshot != "" {
+		return s.createFromSnapshot(w, r, req)
 	}
 	spec, err := createSpec(req)
 	if err != nil {
@@ -96,7 +101,7 @@ func notStarted(v instance.View, err error) error {
 // own. Without Wait the start goes on when
 // the client leaves; what becomes of it is in the instance's info and log.
 func (s *Server) startAgain(w http.ResponseWriter, r *http.Request, v instance.View, req api.CreateRequest) error {
-	if v.State != instance.Stopped {
+	if v.State != instance.Stopped || req.Snapshot != "" {
 		return fault.New(fault.Conflict, "the name %q is taken by %s, which is %s", v.Spec.Handle, v.ID, v.State.Wire()).
 			WithHint("choose another name, or: aegis instance restart %s", v.Spec.Handle)
 	}

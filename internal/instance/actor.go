@@ -43,6 +43,10 @@ type actor struct {
 	waiting []*hold
 	granted []*hold
 	askers  []chan error // wait for the goal
+	takings []*taking    // wait for their captures
+	taking  *taking      // has the one in flight
+	revert  *captured    // what ToReverted leads to
+	pending bool         // it is not remembered yet, see Set.Fork
 	crashes crashes
 	doors   doors
 	timer   *time.Timer
@@ -54,6 +58,7 @@ type result struct {
 	live   *live // of a machine that was started or found
 	paused bool  // it was found paused
 	spent  bool  // memory that was saved is not any more
+	taken  *captured
 }
 
 func newActor(r Record, s *Set) *actor {
@@ -83,10 +88,10 @@ func newActor(r Record, s *Set) *actor {
 	return a
 }
 
-// bornIn makes the actor begin its life with an operation in flight. It is called
+// bornBooting makes the actor begin its life with an operation in flight. It is called
 // before run.
-func (a *actor) bornIn(state State, op func(context.Context) result) {
-	a.snap.State, a.first = state, op
+func (a *actor) bornBooting(op func(context.Context) result) {
+	a.snap.State, a.first = Booting, op
 	a.refresh()
 }
 
@@ -132,6 +137,7 @@ func (a *actor) letGo() {
 	for !a.snap.State.Settled() {
 		a.finish(<-a.done)
 	}
+	a.refuseTakings(errClosing)
 	close(a.left)
 	if a.asleep != nil {
 		a.asleep.end(errClosing)
@@ -173,6 +179,10 @@ func (a *actor) finish(r result) {
 		a.lost()
 		a.step(Event{Kind: Died})
 	}
+	if a.snap.State == Capturing {
+		a.taking.give(r)
+		a.taking = nil
+	}
 	a.step(Event{Kind: Done, Err: r.err, Paused: r.paused, Spent: r.spent})
 }
 
@@ -193,9 +203,9 @@ func (a *actor) step(ev Event) {
 	var effects []Effect
 	a.snap, effects = next(a.snap, ev)
 	if before.State != a.snap.State {
-		a.changed(before.State, ev)
+		a.changed(before, ev)
 	}
-	if before.State != a.snap.State && a.snap.State == Stopped || before.Enabled != a.snap.Enabled {
+	if before.outward() != a.snap.outward() && a.snap.State == Stopped || before.Enabled != a.snap.Enabled {
 		a.remember()
 	}
 	if a.snap.State == Erasing || before.Enabled && !a.snap.Enabled {
@@ -207,8 +217,8 @@ func (a *actor) step(ev Event) {
 }
 
 // changed tells of a change of state.
-func (a *actor) changed(from State, ev Event) {
-	now := time.Now()
+func (a *actor) changed(before Snap, ev Event) {
+	now, from := time.Now(), before.State
 	attrs := []slog.Attr{
 		logattr.From(from.String()), logattr.To(a.snap.State.String()),
 		logattr.Why(ev.Kind.String()), logattr.Took(now.Sub(a.since)),
@@ -217,7 +227,11 @@ func (a *actor) changed(from State, ev Event) {
 		attrs = append(attrs, logattr.Err(ev.Err))
 	}
 	a.log.LogAttrs(context.Background(), slog.LevelInfo, "state", attrs...)
-	a.since, a.record.Updated = now, now
+	a.since = now
+	if before.outward() == a.snap.outward() {
+		return
+	}
+	a.record.Updated = now
 	switch a.snap.State {
 	case Stopped:
 		a.record.Stopped = now
@@ -226,9 +240,9 @@ func (a *actor) changed(from State, ev Event) {
 		}
 	case Booting:
 		a.record.Stopped, a.record.Why = time.Time{}, ""
-	case Running, Pausing, Paused, Resuming, Saving, Stopping, Erasing, Deleted:
+	case Running, Pausing, Paused, Resuming, Saving, Capturing, Stopping, Erasing, Deleted:
 	}
-	a.set.publish(Change{Time: now, ID: a.id, Handle: a.spec.Handle, From: from, To: a.snap.State, Why: ev.Kind.String()})
+	a.set.publish(Change{Time: now, ID: a.id, Handle: a.spec.Handle, From: before.outward(), To: a.snap.State, Why: ev.Kind.String()})
 }
 
 func (a *actor) perform(e Effect) {
@@ -248,8 +262,18 @@ func (a *actor) perform(e Effect) {
 		a.begin(func(ctx context.Context) result { return result{err: a.resume(ctx, l)} })
 	case DoSave:
 		a.begin(func(ctx context.Context) result { return result{err: a.hibernate(ctx, l)} })
+	case DoCapture:
+		back := a.snap.Back
+		a.taking, a.takings = a.takings[0], a.takings[1:]
+		origin, workspaceOf := a.origin(), a.taking.workspaceOf
+		a.begin(func(ctx context.Context) result { return a.capture(ctx, l, back, origin, workspaceOf) })
+	case DoRevert:
+		from := a.revert
+		a.revert, a.given = nil, from.origin.Given
+		a.begin(func(ctx context.Context) result { return a.goBack(ctx, asleep, from) })
 	case DoStop:
-		a.begin(func(ctx context.Context) result { return result{err: a.stop(ctx, l, asleep)} })
+		goal := a.snap.Goal
+		a.begin(func(ctx context.Context) result { return result{err: a.stop(ctx, l, asleep, goal)} })
 	case DoErase:
 		a.begin(func(ctx context.Context) result { return result{err: a.erase(ctx, asleep)} })
 	case Cancel:
@@ -271,6 +295,8 @@ func (a *actor) perform(e Effect) {
 		last := len(a.askers) - 1
 		tell(a.askers[last:], e.Err)
 		a.askers = a.askers[:last]
+	case RefuseCaptures:
+		a.refuseTakings(e.Err)
 	}
 }
 

@@ -9,19 +9,20 @@ type State uint8
 
 // The states.
 const (
-	Stopped  State = iota // no machine
-	Booting               // a machine is being started, up to its program running
-	Running               // the program runs
-	Pausing               // the vCPUs are being stopped
-	Paused                // the vCPUs are stopped, memory is resident
-	Resuming              // the vCPUs are being let go
-	Saving                // memory is being written to disk, the vCPUs are stopped
-	Stopping              // the machine is being ended
-	Erasing               // the instance's files are being removed
-	Deleted               // nothing is left; the last state
+	Stopped   State = iota // no machine
+	Booting                // a machine is being started, up to its program running
+	Running                // the program runs
+	Pausing                // the vCPUs are being stopped
+	Paused                 // the vCPUs are stopped, memory is resident
+	Resuming               // the vCPUs are being let go
+	Saving                 // memory is being written to disk, the vCPUs are stopped
+	Capturing              // what there is is being taken for a fork or snapshot; then it is again as before
+	Stopping               // the machine is being ended
+	Erasing                // the instance's files are being removed
+	Deleted                // nothing is left; the last state
 )
 
-var stateNames = [...]string{"stopped", "booting", "running", "pausing", "paused", "resuming", "saving", "stopping", "erasing", "deleted"}
+var stateNames = [...]string{"stopped", "booting", "running", "pausing", "paused", "resuming", "saving", "capturing", "stopping", "erasing", "deleted"}
 
 // String returns the state's own name, for logs and diagrams.
 func (s State) String() string { return stateNames[s] }
@@ -45,6 +46,7 @@ const (
 	ToStopped
 	ToDisabled
 	ToRestarted
+	ToReverted // running, from a snapshot of its past
 	ToDeleted
 )
 
@@ -61,6 +63,8 @@ type Snap struct {
 	// Hibernated says that there is no machine, but its memory is saved: the next start
 	// goes on where it was.
 	Hibernated bool
+	Captures   int   // requests to capture it that wait for their turn
+	Back       State // of Capturing: the settled state that it was in
 }
 
 // EventKind says what happened.
@@ -77,18 +81,20 @@ const (
 	Stop                        // explicit
 	Disable                     // explicit
 	Restart                     // explicit
+	Revert                      // explicit
 	Delete                      // explicit
 	Idle                        // nothing held the instance awake for the time that its state allows
 	Done                        // the operation in flight has ended, with Event.Err
 	Exited                      // the program has ended by itself
 	Crashed                     // the program has ended too often: like Exited, and bars
 	Died                        // the machine has ended by itself
+	TakeState                   // somebody wants it captured
 	eventKinds                  // their number
 )
 
 var eventNames = [...]string{
-	"acquire", "abandon", "release", "start", "pause", "hibernate", "stop", "disable", "restart", "delete",
-	"idle", "done", "exited", "crashed", "died",
+	"acquire", "abandon", "release", "start", "pause", "hibernate", "stop", "disable", "restart", "revert", "delete",
+	"idle", "done", "exited", "crashed", "died", "capture",
 }
 
 // String returns the event's name, for logs and diagrams.
@@ -111,15 +117,18 @@ const (
 	DoPause
 	DoResume
 	DoSave
+	DoCapture // for the one who has waited longest
 	DoStop
 	DoErase
-	Cancel      // end the operation in flight early; its Done still comes
-	ArmIdle     // Idle after the time that the state allows
-	DisarmIdle  // no Idle
-	AnswerHolds // tell all who wait to be awake: Effect.Err, or nil and they hold
-	AnswerGoal  // tell those who asked for the goal: Effect.Err, or nil
-	Overrule    // tell all of them but the newest: Effect.Err
-	Refuse      // tell only the newest of them: Effect.Err
+	DoRevert       // like DoBoot, from the snapshot
+	Cancel         // end the operation in flight early; its Done still comes
+	ArmIdle        // Idle after the time that the state allows
+	DisarmIdle     // no Idle
+	AnswerHolds    // tell all who wait to be awake: Effect.Err, or nil and they hold
+	AnswerGoal     // tell those who asked for the goal: Effect.Err, or nil
+	Overrule       // tell all of them but the newest: Effect.Err
+	Refuse         // tell only the newest of them: Effect.Err
+	RefuseCaptures // tell all who wait to have it captured: Effect.Err
 )
 
 // Effect is one thing to do, in order.

@@ -23,6 +23,7 @@ type model struct {
 	s       Snap
 	busy    bool
 	goals   int // unanswered explicit requests
+	takings int // unanswered requests to capture it
 	waiting int // unanswered acquires
 	holds   int
 	told    bool // the last event answered the goal
@@ -49,8 +50,10 @@ func (m *model) feed(ev Event) {
 			return
 		}
 		m.holds--
-	case Pause, Hibernate, Stop, Disable, Restart, Delete:
+	case Pause, Hibernate, Stop, Disable, Restart, Revert, Delete:
 		m.goals++
+	case TakeState:
+		m.takings++
 	case Idle, Exited, Crashed, Died, eventKinds:
 	}
 	before := m.s
@@ -66,11 +69,19 @@ func (m *model) feed(ev Event) {
 
 func (m *model) perform(e Effect) {
 	switch e.Do {
-	case DoBoot, DoPause, DoResume, DoSave, DoStop, DoErase:
+	case DoBoot, DoPause, DoResume, DoSave, DoStop, DoErase, DoRevert, DoCapture:
 		if m.busy {
 			m.fail("two operations in flight")
 		}
 		m.busy = true
+		if e.Do == DoCapture {
+			m.takings-- // its end answers
+		}
+		if e.Do == DoRevert && m.s.Goal != ToRunning {
+			m.fail("a revert that nobody asked for")
+		}
+	case RefuseCaptures:
+		m.takings = 0
 	case AnswerHolds:
 		if e.Err == nil {
 			m.holds += m.waiting
@@ -100,6 +111,12 @@ func (m *model) check(before Snap) {
 		m.fail("operation in flight and state disagree")
 	case m.s.Waiting != m.waiting || m.s.Holds != m.holds:
 		m.fail("count of holds is wrong: waiting %d, holds %d", m.waiting, m.holds)
+	case m.s.Captures != m.takings:
+		m.fail("count of captures is wrong: %d", m.takings)
+	case !m.busy && m.takings > 0:
+		m.fail("somebody waits for a capture and nothing happens")
+	case before.State == Capturing && m.s.State != Capturing && m.s.State.Settled() && m.s.State != before.Back && m.s.State != Stopped:
+		m.fail("a capture has changed the state")
 	case !m.busy && m.waiting > 0:
 		m.fail("somebody waits and nothing happens")
 	case !m.busy && m.goals > 0:
@@ -134,7 +151,7 @@ func FuzzNext(f *testing.F) {
 		}
 		// Whatever happened, a delete gets through once operations succeed.
 		m.feed(Event{Kind: Delete})
-		for range 8 {
+		for range 10 {
 			m.feed(Event{Kind: Done})
 		}
 		if m.s.State != Deleted {
@@ -157,7 +174,7 @@ func TestEveryPath(t *testing.T) {
 					continue
 				}
 				m := replay(t, append(slices.Clone(seen[from]), ev))
-				if m.s.Holds > 2 || m.s.Waiting > 2 {
+				if m.s.Holds > 2 || m.s.Waiting > 2 || m.s.Captures > 1 {
 					continue
 				}
 				if from.State != m.s.State {

@@ -68,7 +68,7 @@ func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
 		s.discard(a)
 		return nil, errors.Join(err, s.world.clear(a.id))
 	}
-	a.bornIn(Booting, func(ctx context.Context) result { return a.boot(ctx, nil) }) // refreshes the view, ports included
+	a.bornBooting(func(ctx context.Context) result { return a.boot(ctx, nil) }) // refreshes the view, ports included
 	return a, nil
 }
 

@@ -25,6 +25,7 @@ type live struct {
 
 	started time.Time   // the program, or when it was found running
 	slept   time.Time   // since when the vCPUs stand still; of the last pause
+	moved   bool        // the guest's machine is another than that of its link; only operations touch it
 	asked   atomic.Bool // its end was asked for, whether or not it got so far by itself
 
 	once sync.Once
@@ -40,6 +41,7 @@ type live struct {
 type body struct {
 	machine vmm.Machine
 	network Network
+	heir    *body         // what it hands network and folders on to; guarded by live.mu
 	share   *share        // the instance's folders, nil while they are not served
 	over    chan struct{} // closed when the machine has ended; exit is set then
 	exit    vmm.Exit
@@ -68,6 +70,25 @@ func (l *live) outlives(b *body) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.body != b
+}
+
+// outlast waits until a body has ended, and those that went on with what it had, or until they
+// are let go. It returns the last of them.
+func (a *actor) outlast(l *live, b *body) *body {
+	for {
+		select {
+		case <-b.over:
+		case <-a.left:
+			return b
+		}
+		l.mu.Lock()
+		heir := b.heir
+		l.mu.Unlock()
+		if heir == nil {
+			return b
+		}
+		b = heir
+	}
 }
 
 // end ends a run, once.
@@ -151,7 +172,12 @@ func (l *live) cause() error { return l.why }
 // follow watches a machine that has been started or found. The run ends with it, unless
 // it was put to sleep.
 func (a *actor) follow(ctx context.Context, l *live, m vmm.Machine) {
-	b := &body{machine: m, over: make(chan struct{})}
+	a.followIn(ctx, l, m, &body{over: make(chan struct{})})
+}
+
+// followIn is follow, with a body that others know already.
+func (a *actor) followIn(ctx context.Context, l *live, m vmm.Machine, b *body) {
+	b.machine = m
 	l.embody(b)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	a.ops.Go(func() {

@@ -38,6 +38,10 @@ type Log interface {
 	// Restart begins a new output log: Offset is 0 again.
 	Restart()
 
+	// Skip begins in the middle of another output log: Offset is offset, for later writers
+	// too, and nothing is stored of what comes before.
+	Skip(offset uint64) error
+
 	// Lines returns the lines that q asks for, oldest first. A reader that is slow or
 	// leaves disturbs neither the writer nor other readers.
 	Lines(ctx context.Context, q LogQuery) iter.Seq2[LogLine, error]

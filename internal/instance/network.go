@@ -70,11 +70,7 @@ func (a *actor) plug(ctx context.Context, l *live) error {
 	b := l.current()
 	l.equip(b, n)
 	a.ops.Go(func() {
-		select {
-		case <-b.over:
-		case <-a.left:
-		}
-		l.unfurnished(b)
+		l.unfurnished(a.outlast(l, b))
 		_ = n.Close() // its connections end with the machine anyway
 	})
 	conn, err := b.machine.AttachNetwork(ctx)

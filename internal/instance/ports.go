@@ -42,6 +42,11 @@ type Ground interface {
 	// Saved reports whether the instance's memory is saved.
 	Saved(id ID) bool
 
+	// Tidy brings the files of an instance without a machine and without saved memory into
+	// order, where it is time for that: its disk may be in many pieces. It may take as long as it
+	// takes to copy the disk. After an error everything is as it was.
+	Tidy(ctx context.Context, id ID) error
+
 	// DiskUse returns what the instance's files take on the host's disk.
 	DiskUse(id ID) (size.Bytes, error)
 
@@ -61,7 +66,7 @@ type Plan struct {
 	Kind   StartKind
 	Recipe vmm.Spec
 	Source vmm.Source
-	Magic  guestproto.Magic // opens the link to a Clone the first time
+	Magic  guestproto.Magic // opens the link to a Clone or Fork the first time
 	// Failed is told why no machine could be started from Source, before Release. Nil does
 	// not want to know.
 	Failed func(error)
@@ -78,6 +83,7 @@ const (
 	Cold  StartKind = iota // the kernel boots
 	Clone                  // of a template, which has booted and runs nothing yet
 	Wake                   // the instance's own memory goes on
+	Fork                   // memory of another instance, or of this one's past, goes on
 )
 
 // Linker opens links. Package guestlink implements it.

@@ -133,7 +133,7 @@ func (a *actor) remember() {
 }
 
 func (a *actor) save() error {
-	if a.spec.Ephemeral {
+	if a.spec.Ephemeral || a.pending {
 		return nil
 	}
 	a.record.Enabled = a.snap.Enabled

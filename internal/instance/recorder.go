@@ -52,6 +52,11 @@ func (r *recorder) Program(stream frame.Type, data []byte, offset uint64) error 
 	return r.store(data, func() error { return r.Log.Program(stream, data, offset) })
 }
 
+// Skip implements Log.
+func (r *recorder) Skip(offset uint64) error {
+	return r.store(nil, func() error { return r.Log.Skip(offset) })
+}
+
 // Exec implements Log.
 func (r *recorder) Exec(id guestproto.ExecID, stream frame.Type, data []byte) error {
 	return r.store(data, func() error { return r.Log.Exec(id, stream, data) })

@@ -17,11 +17,13 @@ type request struct {
 	do     func() error // of instructions, which are no events; answered over ask
 	letGo  bool         // the daemon leaves; machine and files stay as they are
 	grant  *grant       // of other secrets
+	take   *taking      // of TakeState
+	revert *captured    // of Revert: what it goes back to
 }
 
 // wakes reports whether r can start a machine that is not being started yet.
 func (r request) wakes() bool {
-	return r.ev.Kind == Start || r.ev.Kind == Restart || r.ev.Kind == Acquire && r.hold != nil
+	return r.ev.Kind == Start || r.ev.Kind == Restart || r.ev.Kind == Revert || r.ev.Kind == Acquire && r.hold != nil
 }
 
 func (a *actor) take(r request) {
@@ -40,7 +42,7 @@ func (a *actor) take(r request) {
 	case r.wakes() && a.set.isClosing():
 		a.decline(r, errClosing) // or it would run on behind a stop of all
 		return
-	case r.ev.Kind == Start || r.ev.Kind == Restart:
+	case r.ev.Kind == Start || r.ev.Kind == Restart || r.ev.Kind == Revert:
 		// They enable the instance: its ports are open, or it does not start.
 		if err := a.openDoors(); err != nil {
 			a.decline(r, err)
@@ -48,6 +50,8 @@ func (a *actor) take(r request) {
 		}
 	}
 	switch {
+	case r.take != nil:
+		a.takings = append(a.takings, r.take)
 	case r.exit != nil:
 		r.ev.Kind = a.programEnded(*r.exit)
 	case r.ev.Kind == Release:
@@ -61,6 +65,9 @@ func (a *actor) take(r request) {
 		a.waiting = append(a.waiting, r.hold)
 	case r.ask != nil:
 		a.askers = append(a.askers, r.ask)
+		if r.revert != nil {
+			a.revert = r.revert
+		}
 	}
 	a.step(r.ev)
 }

@@ -24,7 +24,7 @@ type Run struct {
 // Run makes an ephemeral instance and returns when its program runs. When ctx
 // ends before that, or anything fails, nothing of the instance is left.
 func (s *Set) Run(ctx context.Context, spec Spec) (*Run, error) {
-	spec.Ephemeral = true
+	spec.Ephemeral, spec.Folders.Volatile = true, true
 	if err := spec.Complete(s.world.Defaults); err != nil {
 		return nil, err
 	}

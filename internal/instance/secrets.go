@@ -157,7 +157,7 @@ func (g *grant) take(a *actor) {
 	case g.more && a.snap.State != Stopped:
 		err = fault.New(fault.Conflict, "%s is %s", a.spec.Handle, a.snap.State.Wire()).
 			WithHint("aegis instance restart %s", a.spec.Handle)
-	case !a.spec.Ephemeral:
+	case !a.spec.Ephemeral && !a.pending:
 		err = a.world.Store.SaveInstance(context.Background(), record)
 	}
 	if err == nil {

@@ -334,7 +334,7 @@ func (s *Set) adopt(ctx context.Context, r Record) error {
 		a.note(fault.New(fault.Unavailable, "the daemon ended while the VM was started"))
 		a.refresh()
 	case err == nil:
-		a.bornIn(Booting, a.adopt(m))
+		a.bornBooting(a.adopt(m))
 	case errors.Is(err, vmm.ErrEnded) && (r.Stopped.IsZero() || errors.Is(err, vmm.ErrUnseen)):
 		// The record need not know: it is not written when an instance wakes.
 		a.record.Stopped = time.Now()

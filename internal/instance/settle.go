@@ -27,6 +27,8 @@ func (t *transition) done(ev Event) {
 	case Saving:
 		t.State = pick(err, Stopped, Paused)
 		t.Hibernated = err == nil
+	case Capturing: // whatever came of it
+		t.State, t.Back = t.Back, Stopped
 	case Stopping:
 		if t.Hibernated { // there was no machine, only its memory
 			t.State, t.Hibernated = Stopped, err != nil
@@ -88,7 +90,7 @@ func (t *transition) failed(was State, err error) {
 				t.answerGoal(err)
 			}
 		}
-	case Stopped, Running, Paused, Deleted:
+	case Stopped, Running, Paused, Capturing, Deleted:
 	}
 }
 
@@ -105,7 +107,7 @@ func (t *transition) settle() {
 	case Deleted:
 		t.answerHolds(ErrDeleted)
 		t.answerGoal(nil)
-	case Booting, Pausing, Resuming, Saving, Stopping, Erasing:
+	case Booting, Pausing, Resuming, Saving, Capturing, Stopping, Erasing:
 	}
 }
 
@@ -114,7 +116,13 @@ func (t *transition) settleRunning() {
 		t.answerGoal(nil)
 	}
 	switch {
-	case t.Goal == ToStopped, t.Goal == ToDisabled, t.Goal == ToRestarted, t.Goal == ToDeleted, t.Over:
+	case t.Captures > 0 && !t.Over:
+		if t.Goal == Free {
+			t.answerHolds(nil)
+		}
+		t.capture()
+		return
+	case t.Goal == ToStopped, t.Goal == ToDisabled, t.Goal == ToRestarted, t.Goal == ToReverted, t.Goal == ToDeleted, t.Over:
 		t.begin(Stopping, DoStop)
 		return
 	case t.Goal == ToPaused, t.Goal == ToHibernated:
@@ -138,6 +146,8 @@ func (t *transition) settlePaused() {
 		t.answerGoal(nil)
 	}
 	switch {
+	case t.Captures > 0 && !t.Over:
+		t.capture()
 	case t.Goal == ToHibernated && !t.Over:
 		t.begin(Saving, DoSave)
 	case t.Goal != Free, t.Over:
@@ -150,6 +160,10 @@ func (t *transition) settlePaused() {
 }
 
 func (t *transition) settleStopped() {
+	if t.Captures > 0 {
+		t.capture()
+		return
+	}
 	switch t.Goal {
 	case ToDeleted:
 		t.answerHolds(ErrDeleted)
@@ -180,6 +194,10 @@ func (t *transition) settleStopped() {
 		t.Goal = ToRunning
 		t.begin(Booting, DoBoot)
 		return
+	case ToReverted:
+		t.Goal = ToRunning
+		t.begin(Booting, DoRevert)
+		return
 	case Free:
 	}
 	switch {
@@ -191,4 +209,19 @@ func (t *transition) settleStopped() {
 	default:
 		t.begin(Booting, DoBoot)
 	}
+}
+
+// capture begins to take the state that the instance has settled in.
+func (t *transition) capture() {
+	t.Captures--
+	t.Back = t.State
+	t.begin(Capturing, DoCapture)
+}
+
+func (t *transition) refuseCaptures(err error) {
+	if t.Captures == 0 {
+		return
+	}
+	t.Captures = 0
+	t.effects = append(t.effects, Effect{RefuseCaptures, err})
 }

@@ -50,10 +50,7 @@ func (a *actor) share(ctx context.Context, l *live, life Life) error {
 	})
 	a.ops.Go(func() {
 		defer close(s.done)
-		select {
-		case <-b.over:
-		case <-a.left:
-		}
+		a.outlast(l, b)
 		if err := ws.Close(); err != nil {
 			a.log.ErrorContext(ctx, "close the workspace", logattr.Err(err))
 		}

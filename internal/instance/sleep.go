@@ -58,7 +58,16 @@ func (a *actor) rouse(ctx context.Context, l *live) error {
 			WithHint("end it with: aegis instance stop %s", a.spec.Handle))
 	defer cancel()
 	if l.guest == nil {
+		l.moved = false
 		return a.join(ctx, l)
+	}
+	if l.moved {
+		hello := a.hello()
+		hello.Identity = nil // it has one
+		if err := l.guest.Reopen(ctx, l.current().machine, hello); err != nil {
+			return err
+		}
+		l.moved = false
 	}
 	if err := l.guest.Thaw(ctx); err != nil {
 		return err
@@ -94,10 +103,10 @@ func (a *actor) hibernate(ctx context.Context, l *live) error {
 	return nil
 }
 
-// stop is the operation of Stopping: in good order where the instance's disk
-// outlives the machine, else at once. Of an instance that sleeps on disk it drops the
+// stop is the operation of Stopping: in good order where the instance's disk outlives the
+// machine, else at once. Of an instance that sleeps on disk it drops the
 // memory.
-func (a *actor) stop(ctx context.Context, l, asleep *live) error {
+func (a *actor) stop(ctx context.Context, l, asleep *live, goal Goal) error {
 	if l == nil {
 		return a.drop(ctx, asleep, fault.Wrap(fault.Conflict, endedError("the VM was stopped"), ""))
 	}
@@ -105,12 +114,21 @@ func (a *actor) stop(ctx context.Context, l, asleep *live) error {
 		return nil
 	}
 	l.asked.Store(true)
-	if a.spec.Ephemeral {
-		a.flush(ctx, l)
-	} else {
+	outlived := !a.spec.Ephemeral && goal != ToReverted
+	if outlived {
 		a.powerOff(ctx, l)
+	} else {
+		a.flush(ctx, l)
 	}
-	return a.kill(ctx, l)
+	if err := a.kill(ctx, l); err != nil || !outlived || goal == ToDeleted {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.world.Limits.Save)
+	defer cancel()
+	if err := a.world.Ground.Tidy(ctx, a.id); err != nil {
+		a.log.WarnContext(ctx, "tidy", logattr.Err(err)) // another stop tries again
+	}
+	return nil
 }
 
 // drop removes saved memory, and ends the run that it was of.

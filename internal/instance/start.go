@@ -14,6 +14,10 @@ import (
 // boot is the operation of Booting: from nothing, or from memory that was saved, to the
 // program running. asleep is the run whose memory was saved, if this daemon knows it.
 func (a *actor) boot(ctx context.Context, asleep *live) result {
+	return a.bootFrom(ctx, &starting{actor: a, asleep: asleep})
+}
+
+func (a *actor) bootFrom(ctx context.Context, s *starting) result {
 	ctx, cancel := context.WithTimeoutCause(ctx, a.world.Limits.Boot,
 		fault.New(fault.Timeout, "the VM was not ready within %v", a.world.Limits.Boot).By(fault.Guest).
 			WithHint("the host may be overloaded; see: aegis doctor"))
@@ -21,7 +25,6 @@ func (a *actor) boot(ctx context.Context, asleep *live) result {
 	if err := a.world.admit(a.spec.Memory); err != nil {
 		return result{err: err}
 	}
-	s := &starting{actor: a, asleep: asleep}
 	l, err := s.run(ctx, false)
 	if err != nil && s.canBoot(ctx, err) {
 		a.remark("%v", s.excuse(err))
@@ -39,6 +42,7 @@ type starting struct {
 	*actor
 
 	asleep *live
+	from   *captured // what it starts from; nil is what it has itself
 	kind   StartKind
 	linked bool // the guest has answered
 	spent  bool // memory that was saved is not any more
@@ -53,12 +57,12 @@ func (s *starting) canBoot(ctx context.Context, err error) bool {
 	case s.kind == Clone:
 		return !s.linked // what fails with the guest at hand fails in any guest
 	}
-	return s.kind == Wake && (errors.Is(err, vmm.ErrStale) || errors.Is(err, vmm.ErrDamaged))
+	return (s.kind == Wake || s.kind == Fork && s.from.kept) && (errors.Is(err, vmm.ErrStale) || errors.Is(err, vmm.ErrDamaged))
 }
 
 // excuse says what a boot means where something else was expected.
 func (s *starting) excuse(err error) error {
-	if s.kind == Wake {
+	if s.kind == Wake || s.kind == Fork {
 		return fmt.Errorf("the saved memory cannot be used, the program starts anew: %w", err)
 	}
 	return fmt.Errorf("the template cannot be used, the machine boots: %w", err)
@@ -66,7 +70,7 @@ func (s *starting) excuse(err error) error {
 
 // run starts the machine and makes it the instance's own.
 func (s *starting) run(ctx context.Context, cold bool) (*live, error) {
-	plan, err := s.world.Ground.Prepare(ctx, s.id, s.spec, s.magic, cold)
+	plan, err := s.plan(ctx, cold)
 	s.kind = plan.Kind
 	if err != nil {
 		return nil, err
@@ -104,9 +108,16 @@ func (s *starting) run(ctx context.Context, cold bool) (*live, error) {
 	return l, nil
 }
 
+func (s *starting) plan(ctx context.Context, cold bool) (Plan, error) {
+	if s.from == nil || cold {
+		return s.world.Ground.Prepare(ctx, s.id, s.spec, s.magic, cold)
+	}
+	return s.from.Start(ctx, s.id, s.spec, s.magic)
+}
+
 // env returns the environment of a program that is to be started.
 func (s *starting) env(ctx context.Context) ([]string, error) {
-	if s.kind == Wake {
+	if s.kind == Wake || s.kind == Fork {
 		return nil, nil // it has one
 	}
 	return s.world.environment(ctx, s.given, s.spec.Command, s.spec.Env)
@@ -130,6 +141,9 @@ func (s *starting) begin(ctx context.Context, l *live, plan Plan, env []string) 
 		return err
 	}
 	hello, magic := s.hello(), s.magic
+	if plan.Kind == Fork {
+		return s.goOn(ctx, l)
+	}
 	if plan.Kind == Clone {
 		if err := l.current().machine.Resume(ctx); err != nil {
 			return err

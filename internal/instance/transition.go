@@ -6,8 +6,11 @@ func (t *transition) afterEnd(ev Event) {
 	case Acquire, Start:
 		t.Waiting++
 		t.answerHolds(ErrDeleted)
-	case Pause, Hibernate, Stop, Disable, Restart:
+	case Pause, Hibernate, Stop, Disable, Restart, Revert:
 		t.answerGoal(ErrDeleted)
+	case TakeState:
+		t.Captures++
+		t.refuseCaptures(ErrDeleted)
 	case Delete:
 		t.answerGoal(nil)
 	case Release:
@@ -33,7 +36,7 @@ func (t *transition) apply(ev Event) {
 		return
 	case Release:
 		t.Holds = max(0, t.Holds-1)
-	case Pause, Hibernate, Stop, Disable, Restart, Delete:
+	case Pause, Hibernate, Stop, Disable, Restart, Revert, Delete:
 		t.aim(goalOf(ev.Kind))
 	case Idle:
 		t.idle()
@@ -44,6 +47,12 @@ func (t *transition) apply(ev Event) {
 		t.exited(ev.Kind == Crashed)
 	case Died:
 		t.died()
+	case TakeState:
+		t.Captures++
+		if t.Goal == ToDeleted {
+			t.refuseCaptures(ErrDeleted)
+			return
+		}
 	case eventKinds:
 	}
 	t.settle()
@@ -61,6 +70,8 @@ func goalOf(k EventKind) Goal {
 		return ToDisabled
 	case Restart:
 		return ToRestarted
+	case Revert:
+		return ToReverted
 	default:
 		return ToDeleted
 	}
@@ -102,7 +113,7 @@ func (t *transition) start() {
 		}
 	case ToPaused:
 		t.answerGoal(ErrSuperseded)
-	case Free, ToRunning, ToHibernated, ToStopped, ToRestarted:
+	case Free, ToRunning, ToHibernated, ToStopped, ToRestarted, ToReverted:
 	}
 	t.Enabled, t.Barred = true, false
 }
@@ -117,11 +128,14 @@ func (t *transition) aim(g Goal) {
 	if t.Goal != Free && t.Goal != g {
 		t.effects = append(t.effects, Effect{Overrule, ErrSuperseded})
 	}
-	if g == ToRestarted {
+	if g == ToRestarted || g == ToReverted {
 		t.Enabled, t.Barred = true, false
 	}
 	if g == ToHibernated || g == ToStopped || g == ToDisabled || g == ToDeleted {
 		t.answerHolds(ErrSuperseded) // or they would start it again behind the stop
+	}
+	if g == ToDeleted {
+		t.refuseCaptures(ErrDeleted)
 	}
 	t.Goal = g
 	switch {
@@ -144,7 +158,7 @@ func (t *transition) died() {
 	case Running, Paused:
 		t.State = Stopped
 		t.reset()
-	case Booting, Pausing, Resuming, Saving, Stopping:
+	case Booting, Pausing, Resuming, Saving, Capturing, Stopping:
 		t.Lost = true
 	case Stopped, Erasing, Deleted:
 	}

@@ -53,7 +53,7 @@ func (s State) Wire() string {
 	switch s {
 	case Booting:
 		return "starting"
-	case Running, Pausing, Resuming, Stopping:
+	case Running, Pausing, Resuming, Capturing, Stopping:
 		return "running"
 	case Paused, Saving:
 		return "paused"
@@ -62,11 +62,19 @@ func (s State) Wire() string {
 	return "stopped"
 }
 
+// outward is the state that others see: to be captured changes none.
+func (s Snap) outward() State {
+	if s.State == Capturing {
+		return s.Back
+	}
+	return s.State
+}
+
 // refresh publishes the actor's state to readers.
 func (a *actor) refresh() {
 	a.record.Enabled = a.snap.Enabled
 	v := &View{
-		Record: a.record, State: a.snap.State, Hibernated: a.snap.Hibernated, Goal: a.snap.Goal,
+		Record: a.record, State: a.snap.outward(), Hibernated: a.snap.Hibernated, Goal: a.snap.Goal,
 		Memory: noMemory, Trouble: noTrouble,
 	}
 	if a.world.Workspaces != nil {

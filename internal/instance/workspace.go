@@ -47,6 +47,9 @@ type Folders struct {
 	Workspace string  `json:",omitempty"`
 	ReadOnly  bool    `json:",omitempty"`
 	Mounts    []Mount `json:",omitempty"` // folders beside it
+	// Volatile says that a workspace that goes with the instance need not survive a crash
+	// of the host. It is set for ephemeral ones.
+	Volatile bool `json:"-"`
 }
 
 // Mount is a folder beside the workspace.

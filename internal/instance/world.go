@@ -12,6 +12,7 @@ import (
 type World struct {
 	Driver   vmm.Driver
 	Ground   Ground
+	Archive  Archive // nil has neither forks nor snapshots
 	Linker   Linker
 	Store    Store
 	Logs     Logs
@@ -41,6 +42,9 @@ type Limits struct {
 	Freeze time.Duration
 	// Save protects a hibernation from a disk that hangs.
 	Save time.Duration
+	// Capture protects a fork or snapshot from a VMM that hangs: it bounds for how long the
+	// machine may stand still.
+	Capture time.Duration
 	// Thaw protects a resume from a guest that does not take its clock.
 	Thaw time.Duration
 	// Adopt protects a daemon that starts from guests that do not answer it.
@@ -54,5 +58,5 @@ type Limits struct {
 
 // DefaultLimits are the limits of a daemon.
 func DefaultLimits() Limits {
-	return Limits{Boot: 90 * time.Second, Grace: 10 * time.Second, PowerOff: 5 * time.Second, Freeze: 2 * time.Second, Save: 5 * time.Minute, Thaw: 10 * time.Second, Adopt: 5 * time.Second, Listen: 30 * time.Second, Kill: 20 * time.Second}
+	return Limits{Boot: 90 * time.Second, Grace: 10 * time.Second, PowerOff: 5 * time.Second, Freeze: 2 * time.Second, Save: 5 * time.Minute, Capture: 2 * time.Minute, Thaw: 10 * time.Second, Adopt: 5 * time.Second, Listen: 30 * time.Second, Kill: 20 * time.Second}
 }

@@ -60,16 +60,20 @@ type stubWorld struct {
 	nets     *stubNets
 	doors    *stubDoors
 	shares   *stubShares // nil is none
+	archive  *stubArchive
+	greeted  []guestproto.Hello // by Link, in their order
+	opened   []guestproto.Magic
 }
 
 func newStubWorld() *stubWorld {
 	w := &stubWorld{start: 100 * time.Millisecond, link: time.Second, runs: time.Second, status: 7, machines: map[*stubMachine]bool{}, ground: map[ID]bool{}, records: map[ID]Record{}, logs: map[ID]*stubLog{}, saved: map[ID]bool{}, saving: 300 * time.Millisecond}
 	w.nets, w.doors = newStubNets(w), newStubDoors()
+	w.archive = newStubArchive(w)
 	return w
 }
 
 func (w *stubWorld) world() World {
-	world := World{Driver: w, Ground: w, Linker: w, Store: w, Logs: w, Networks: w.nets, Doors: w.doors, Log: slog.New(slog.DiscardHandler), Limits: DefaultLimits()}
+	world := World{Driver: w, Ground: w, Linker: w, Store: w, Logs: w, Archive: w.archive, Networks: w.nets, Doors: w.doors, Log: slog.New(slog.DiscardHandler), Limits: DefaultLimits()}
 	if w.shares != nil {
 		world.Workspaces = w.shares
 	}
@@ -142,6 +146,8 @@ func (w *stubWorld) Clear(id ID) error {
 	delete(w.saved, id)
 	return nil
 }
+
+func (w *stubWorld) Tidy(context.Context, ID) error { return nil }
 
 func (w *stubWorld) DiskUse(ID) (size.Bytes, error) { return 0, nil }
 
@@ -218,6 +224,7 @@ func (l *stubLog) System(text string) error { return l.add("[system] " + text + 
 func (l *stubLog) End(text string) error    { return l.add("[system] " + text + "\n") }
 func (l *stubLog) Offset() uint64           { return l.offset }
 func (l *stubLog) Restart()                 { l.offset = 0 }
+func (l *stubLog) Skip(offset uint64) error { l.offset = offset; return nil }
 func (l *stubLog) Close() error             { return nil }
 
 func (l *stubLog) Lines(context.Context, LogQuery) iter.Seq2[LogLine, error] {
@@ -225,7 +232,7 @@ func (l *stubLog) Lines(context.Context, LogQuery) iter.Seq2[LogLine, error] {
 }
 
 func (w *stubWorld) Info() vmm.Info {
-	return vmm.Info{Name: "stub", Abilities: vmm.Abilities{Pause: true, Save: true}}
+	return vmm.Info{Name: "stub", Abilities: vmm.Abilities{Pause: true, Save: true, Fork: true}}
 }
 
 func (w *stubWorld) Adopt(_ context.Context, dir string) (vmm.Machine, error) {
@@ -265,10 +272,13 @@ func (w *stubWorld) Start(ctx context.Context, spec vmm.Spec, src vmm.Source) (v
 	return m, nil
 }
 
-func (w *stubWorld) Link(ctx context.Context, m vmm.Machine, _ guestproto.Magic, _ guestproto.Hello) (Guest, error) {
+func (w *stubWorld) Link(ctx context.Context, m vmm.Machine, magic guestproto.Magic, hello guestproto.Hello) (Guest, error) {
 	if err := nap(ctx, w.link); err != nil {
 		return nil, err
 	}
+	w.mu.Lock()
+	w.greeted, w.opened = append(w.greeted, hello), append(w.opened, magic)
+	w.mu.Unlock()
 	return &stubGuest{w: w, m: m.(*stubMachine), shut: make(chan struct{}), moved: make(chan struct{})}, w.linkErr
 }
 

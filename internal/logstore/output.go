@@ -16,6 +16,11 @@ func (o output) Program(stream frame.Type, data []byte, offset uint64) error {
 	return o.put(Record{Stream: stream, Source: instance.FromProgram, Offset: offset}, data)
 }
 
+// Skip implements instance.Log.
+func (o output) Skip(offset uint64) error {
+	return o.Append(Record{Stream: frame.Stdout, Source: instance.FromProgram, Offset: offset})
+}
+
 // Exec implements instance.Log.
 func (o output) Exec(id guestproto.ExecID, stream frame.Type, data []byte) error {
 	return o.put(Record{Stream: stream, Source: instance.FromExec, Exec: id}, data)

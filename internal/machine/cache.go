@@ -182,6 +182,15 @@ func (c *cache) without(name string, remove func() error) error {
 	return remove()
 }
 
+// forget lets one go that will not be asked for again, if nobody uses it now.
+func (c *cache) forget(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.entries[name]; e != nil && e.users == 0 && e.isReady() {
+		c.drop(name)
+	}
+}
+
 // has reports whether a template is in memory, or about to be.
 func (c *cache) has(name string) bool {
 	c.mu.Lock()

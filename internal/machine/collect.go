@@ -56,8 +56,8 @@ func (g *Ground) collect() error {
 	return nil
 }
 
-// Recover ends and removes what an earlier daemon left of templates that it was
-// making. It is called before anything else.
+// Recover ends and removes what an earlier daemon left of templates and captures that it
+// was making. It is called before anything else.
 func (g *Ground) Recover(ctx context.Context) error {
 	entries, err := os.ReadDir(g.templates())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -71,7 +71,7 @@ func (g *Ground) Recover(ctx context.Context) error {
 		}
 		errs = append(errs, g.sweep(ctx, dir))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, g.recoverSnapshots(ctx))...)
 }
 
 // sweep removes a template's folder, and first ends the machine that may be in it.
@@ -81,7 +81,7 @@ func (g *Ground) sweep(ctx context.Context, dir string) error {
 		err = m.Kill(ctx)
 	}
 	if err != nil && !errors.Is(err, vmm.ErrEnded) {
-		return fmt.Errorf("end what is left of a template: %w", err)
+		return fmt.Errorf("end what is left of a machine: %w", err)
 	}
 	return os.RemoveAll(dir)
 }

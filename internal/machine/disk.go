@@ -22,8 +22,9 @@ const diskImageName = "disk.image"
 // layout is an instance's folder.
 type layout struct {
 	dir, disk string
-	made      bool // the folder, just now
-	fresh     bool // there is no disk yet
+	device    vmm.Disk // the disk, as a machine is given it
+	made      bool     // the folder, just now
+	fresh     bool     // there is no disk yet
 }
 
 // layOut makes what is missing of an instance's folder, but for its disk.
@@ -32,15 +33,17 @@ func (g *Ground) layOut(id instance.ID) (*layout, error) {
 	if err != nil {
 		return nil, err
 	}
-	free, err := g.free(g.home.Instances())
+	if err := g.checkFree(); err != nil {
+		return nil, err
+	}
+	d, err := loadDisk(dir)
+	if err == nil {
+		err = g.ensureTop(dir, d)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("measure free space: %w", err)
+		return nil, err
 	}
-	if free < MinFree {
-		return nil, fault.New(fault.Exhausted, "only %v are free on the disk of %s", free, g.home.Data()).By(fault.Host).
-			WithHint("free some space: a machine needs %v to start", MinFree)
-	}
-	l := &layout{dir: dir, disk: filepath.Join(dir, InstanceDisk)}
+	l := &layout{dir: dir, disk: filepath.Join(dir, d.Top), device: g.device(dir, d)}
 	if _, err := os.Stat(l.disk); err != nil {
 		l.fresh = true
 	}
@@ -53,6 +56,19 @@ func (g *Ground) layOut(id instance.ID) (*layout, error) {
 		l.made = l.made || err == nil && d == dir
 	}
 	return l, nil
+}
+
+// checkFree refuses to start a machine on a disk that is all but full.
+func (g *Ground) checkFree() error {
+	free, err := g.free(g.home.Instances())
+	if err != nil {
+		return fmt.Errorf("measure free space: %w", err)
+	}
+	if free < MinFree {
+		return fault.New(fault.Exhausted, "only %v are free on the disk of %s", free, g.home.Data()).By(fault.Host).
+			WithHint("free some space: a machine needs %v to start", MinFree)
+	}
+	return nil
 }
 
 // undo removes what was made. The error that is the reason tells more than one of this;

@@ -66,23 +66,31 @@ type Ground struct {
 	free   func(path string) (size.Bytes, error)
 	remove func(path string) error // os.RemoveAll
 	cache  cache
-	quota  size.Bytes     // of templates on the disk
-	work   sync.WaitGroup // in the background
+	quota  size.Bytes // of templates on the disk
+	// copyLimit is how much memory of a machine that is captured is copied.
+	copyLimit size.Bytes
+	work      sync.WaitGroup // in the background
+	pins      pins
+	names     names // of snapshots
 
 	mu     sync.Mutex
 	initrd string // the initramfs for kernel, or ""
 	kernel string // digest of the kernel that initrd is for
 }
 
-var _ instance.Ground = (*Ground)(nil)
+var (
+	_ instance.Ground  = (*Ground)(nil)
+	_ instance.Archive = (*Ground)(nil)
+)
 
 // NewGround returns a Ground. It does no I/O: what set-up has not provided yet is an
 // error of Prepare.
 func NewGround(o Options) *Ground {
 	return &Ground{
 		home: o.Home, harness: o.Harness, driver: o.Driver, linker: o.Linker, log: o.Log, timeout: o.Timeout, settle: settling,
-		networks: o.Networks, workspaces: o.Workspaces, clones: o.Templates, quota: maxTemplates,
+		networks: o.Networks, workspaces: o.Workspaces, clones: o.Templates, quota: maxTemplates, copyLimit: maxCopy,
 		free: rootfs.FreeSpace, remove: os.RemoveAll, cache: cache{entries: map[string]*entry{}},
+		pins: pins{count: map[string]int{}},
 	}
 }
 
@@ -112,11 +120,7 @@ func (g *Ground) plan(ctx context.Context, id instance.ID, spec instance.Spec, m
 	recipe := vmm.Spec{
 		ID: string(id), Dir: g.Dir(id), Memory: steps(spec.Memory), VCPUs: spec.VCPUs,
 		Kernel: k.Image, Initrd: initrd, Cmdline: guestArgs(magic),
-		Disks: []vmm.Disk{
-			{Name: BaseDisk, Path: img.Path, Format: vmm.Raw, ReadOnly: true},
-			{Name: InstanceDisk, Path: l.disk, Format: vmm.Raw},
-		},
-		Network: true,
+		Disks: g.disks(img.Path, l.device), Network: true,
 	}
 	if !cold && g.Saved(id) {
 		return g.wake(id, recipe, img.Digest)
@@ -225,6 +229,7 @@ func (g *Ground) Clear(id instance.ID) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove files of %s: %w", id, err)
 	}
+	g.collectLater()
 	return nil
 }
 

@@ -81,7 +81,10 @@ func (g *Ground) save(ctx context.Context, id instance.ID, part string, m vmm.Ma
 	if err != nil {
 		return err
 	}
-	disk := filepath.Join(dir, InstanceDisk)
+	disk, err := g.top(dir)
+	if err != nil {
+		return err
+	}
 	if err := syncFile(disk); err != nil {
 		return err
 	}
@@ -168,7 +171,11 @@ func (g *Ground) wake(id instance.ID, recipe vmm.Spec, image string) (instance.P
 	if err != nil {
 		return plan, fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
 	}
-	fi, err := os.Stat(filepath.Join(dir, InstanceDisk))
+	disk, err := g.top(dir)
+	if err != nil {
+		return plan, err
+	}
+	fi, err := os.Stat(disk)
 	switch {
 	case err != nil:
 		return plan, fmt.Errorf("%w: %w", vmm.ErrDamaged, err)

@@ -176,6 +176,31 @@ func (r *request) status(err error) {
 	r.out.u32(uint32(s))
 }
 
+// told writes an answer's status, and what o is; o is nil where there is none. It
+// reports whether more is to follow.
+func (r *request) told(o *object, err error) bool {
+	r.status(err)
+	r.attrOf(o)
+	return err == nil
+}
+
+// attrOf writes what o is, which may be nil.
+func (r *request) attrOf(o *object) {
+	if o == nil {
+		r.out.postAttr(nil, nil)
+		return
+	}
+	a := o.attr()
+	r.out.postAttr(o.v, &a)
+}
+
+// changed is told for a request that changes o, which was before.
+func (r *request) changed(o *object, before *stat, err error) bool {
+	r.status(err)
+	r.out.wcc(volumeOf(o), before, o.after())
+	return err == nil
+}
+
 // after returns what o is now, or nil.
 func (o *object) after() *attr {
 	if o == nil || o.refresh() != nil {

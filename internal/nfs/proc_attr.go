@@ -24,8 +24,7 @@ func (r *request) setattr() {
 	}
 	o, err := r.object(handle)
 	if err != nil {
-		r.status(err)
-		r.out.wcc(nil, nil, nil)
+		r.changed(nil, nil, err)
 		return
 	}
 	before := o.st
@@ -34,8 +33,7 @@ func (r *request) setattr() {
 	} else {
 		err = r.change(o, c)
 	}
-	r.status(err)
-	r.out.wcc(o.v, &before, o.after())
+	r.changed(o, &before, err)
 }
 
 func (r *request) access() {
@@ -44,14 +42,9 @@ func (r *request) access() {
 		return
 	}
 	o, err := r.object(handle)
-	r.status(err)
-	if err != nil {
-		r.out.postAttr(nil, nil)
-		return
+	if r.told(o, err) {
+		r.out.u32(r.call.cred.access(o.attr(), ask, o.v.readOnly))
 	}
-	a := o.attr()
-	r.out.postAttr(o.v, &a)
-	r.out.u32(r.call.cred.access(a, ask, o.v.readOnly))
 }
 
 func (r *request) readlink() {
@@ -60,21 +53,15 @@ func (r *request) readlink() {
 		return
 	}
 	o, err := r.object(handle)
-	if err != nil {
-		r.status(err)
-		r.out.postAttr(nil, nil)
-		return
-	}
 	target := ""
-	if o.st.kind != typeSymlink {
+	switch {
+	case err != nil:
+	case o.st.kind != typeSymlink:
 		err = errInval
-	} else {
+	default:
 		target, err = o.readlink()
 	}
-	a := o.attr()
-	r.status(err)
-	r.out.postAttr(o.v, &a)
-	if err == nil {
+	if r.told(o, err) {
 		r.out.text(target)
 	}
 }

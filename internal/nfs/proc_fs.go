@@ -16,16 +16,11 @@ func (r *request) fsstat() {
 		return
 	}
 	o, err := r.object(handle)
-	if err != nil {
-		r.status(err)
-		r.out.postAttr(nil, nil)
-		return
+	var sp space
+	if err == nil {
+		sp, err = o.v.root.space()
 	}
-	sp, err := o.v.root.space()
-	a := o.attr()
-	r.status(err)
-	r.out.postAttr(o.v, &a)
-	if err != nil {
+	if !r.told(o, err) {
 		return
 	}
 	for _, n := range []uint64{sp.total, sp.free, sp.avail, sp.files, sp.freeFiles, sp.freeFiles} {
@@ -39,14 +34,9 @@ func (r *request) fsinfo() {
 	if r.args.bad {
 		return
 	}
-	o, err := r.object(handle)
-	r.status(err)
-	if err != nil {
-		r.out.postAttr(nil, nil)
+	if !r.told(r.object(handle)) {
 		return
 	}
-	a := o.attr()
-	r.out.postAttr(o.v, &a)
 	for range 2 { // reads, then writes: most, preferred, multiple of
 		r.out.u32(MaxIO)
 		r.out.u32(MaxIO)
@@ -67,14 +57,9 @@ func (r *request) pathconf() {
 	if r.args.bad {
 		return
 	}
-	o, err := r.object(handle)
-	r.status(err)
-	if err != nil {
-		r.out.postAttr(nil, nil)
+	if !r.told(r.object(handle)) {
 		return
 	}
-	a := o.attr()
-	r.out.postAttr(o.v, &a)
 	r.out.u32(maxLinks)
 	r.out.u32(maxName)
 	r.out.flag(true) // names that are too long are refused

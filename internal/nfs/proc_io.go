@@ -57,12 +57,10 @@ func (r *request) read() {
 	}
 	o, err := r.object(handle)
 	if err != nil {
-		r.status(err)
-		r.out.postAttr(nil, nil)
+		r.told(nil, err)
 		return
 	}
-	a := o.attr()
-	switch {
+	switch a := o.attr(); {
 	case o.regular() != nil:
 		err = o.regular()
 	case off > maxFileSize-MaxIO:
@@ -73,8 +71,7 @@ func (r *request) read() {
 		err = r.readData(o, int64(off), count)
 	}
 	if err != nil {
-		r.status(err)
-		r.out.postAttr(o.v, &a)
+		r.told(o, err)
 	}
 }
 
@@ -100,9 +97,7 @@ func (r *request) readData(o *object, off int64, count uint32) error {
 	if err := o.refresh(); err != nil {
 		return err
 	}
-	a := o.attr()
-	r.out.u32(uint32(statusOK))
-	r.out.postAttr(o.v, &a)
+	r.told(o, nil)
 	r.out.u32(uint32(n))                                        //nolint:gosec // at most MaxIO
 	r.out.flag(off+int64(n) >= int64(o.st.size))                //nolint:gosec // as above
 	r.out.b = binary.BigEndian.AppendUint32(r.out.b, uint32(n)) //nolint:gosec // as above
@@ -144,8 +139,7 @@ func (r *request) write() {
 	}
 	o, err := r.object(handle)
 	if err != nil {
-		r.status(err)
-		r.out.wcc(nil, nil, nil)
+		r.changed(nil, nil, err)
 		return
 	}
 	before, a := o.st, o.attr()
@@ -161,9 +155,7 @@ func (r *request) write() {
 	default:
 		err = r.writeData(o, a, int64(off), data[:count], how)
 	}
-	r.status(err)
-	r.out.wcc(o.v, &before, o.after())
-	if err == nil {
+	if r.changed(o, &before, err) {
 		r.out.u32(count)
 		r.out.u32(how)
 		r.out.u64(r.s.boot)
@@ -198,17 +190,14 @@ func (r *request) commit() {
 	}
 	o, err := r.object(handle)
 	if err != nil {
-		r.status(err)
-		r.out.wcc(nil, nil, nil)
+		r.changed(nil, nil, err)
 		return
 	}
 	before := o.st
 	if err = o.regular(); err == nil && !o.v.readOnly {
 		err = o.commit()
 	}
-	r.status(err)
-	r.out.wcc(o.v, &before, o.after())
-	if err == nil {
+	if r.changed(o, &before, err) {
 		r.out.u64(r.s.boot)
 	}
 }

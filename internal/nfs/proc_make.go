@@ -11,10 +11,9 @@ import (
 func (r *request) made(c *object, d dirReply, err error) {
 	r.status(err)
 	if err == nil {
-		a := c.attr()
 		r.out.flag(true)
 		r.out.handle(c.v, c.st.id)
-		r.out.postAttr(c.v, &a)
+		r.attrOf(c)
 	}
 	r.wcc(d)
 }

@@ -34,16 +34,10 @@ func (r *request) lookup() {
 	}
 	r.status(err)
 	if err == nil {
-		a := c.attr()
 		r.out.handle(c.v, c.st.id)
-		r.out.postAttr(c.v, &a)
+		r.attrOf(c)
 	}
-	if dir == nil {
-		r.out.postAttr(nil, nil)
-		return
-	}
-	a := dir.attr()
-	r.out.postAttr(dir.v, &a)
+	r.attrOf(dir)
 }
 
 func (r *request) find(dir *object, raw []byte) (*object, error) {

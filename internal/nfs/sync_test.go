@@ -208,3 +208,26 @@ func TestIdleFiles(t *testing.T) {
 		t.Errorf("opened again: %s", got)
 	}
 }
+
+// TestVolatile syncs nothing, whatever is asked for.
+func TestVolatile(t *testing.T) {
+	dir := t.TempDir()
+	r := serve(t, Options{}, Export{Name: "/", Dir: dir, ID: 7, Volatile: true})
+	c := r.client()
+	root := c.mnt("/")
+	w := watch(r)
+	h, _, st := c.create(root, "file", createGuarded, mode(0o600))
+	must(t, "create", st)
+	for range 3 {
+		must(t, "stable write", c.write(h, 0, fileSync, []byte("text")))
+		must(t, "unstable write", c.write(h, 0, unstable, []byte("text")))
+		_, st := c.commit(h)
+		must(t, "commit", st)
+	}
+	if n := w.count(); n != 0 {
+		t.Errorf("%d syncs", n)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "file")); err != nil || string(b) != "text" {
+		t.Errorf("%q, %v", b, err)
+	}
+}

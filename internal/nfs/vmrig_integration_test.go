@@ -10,9 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,14 +17,10 @@ import (
 	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/guestlink"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
-	"github.com/xfeldman/aegisvm/internal/kernel"
 	"github.com/xfeldman/aegisvm/internal/netstack"
 	"github.com/xfeldman/aegisvm/internal/nfs"
-	"github.com/xfeldman/aegisvm/internal/paths"
-	"github.com/xfeldman/aegisvm/internal/rootfs"
-	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
-	"github.com/xfeldman/aegisvm/internal/vmm/qemu"
+	"github.com/xfeldman/aegisvm/test/vmrig"
 )
 
 // vm is a booted machine with a network, and a server for its workspace.
@@ -47,86 +40,16 @@ func testLog(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// recipe returns what a VM of the test home boots, with the harness of this tree.
-func recipe(t testing.TB, magic guestproto.Magic) vmm.Spec {
-	t.Helper()
-	home := paths.Home(os.Getenv("AEGIS_TEST_HOME"))
-	k, err := kernel.Installed(home)
-	if err != nil {
-		if os.Getenv("AEGIS_REQUIRE_VM") == "1" {
-			t.Fatalf("VMs are required: %v", err)
-		}
-		t.Skipf("no VMs here: %v", err)
-	}
-	own := paths.Home(filepath.Join(t.TempDir(), "home"))
-	if err := own.Create(); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"kernel.json", k.Version} {
-		if err := os.Symlink(filepath.Join(home.Kernel(), name), filepath.Join(own.Kernel(), name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	harness := filepath.Join(t.TempDir(), "harness")
-	run(t, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", harness, "github.com/xfeldman/aegisvm/cmd/aegis-harness")
-	initrd, err := kernel.EnsureInitrd(t.Context(), own, harness)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := own.Instance("vm")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	disk := filepath.Join(dir, "disk")
-	run(t, nil, "cp", "--sparse=always", rootfs.TemplatePath(home), disk)
-	return vmm.Spec{
-		ID: "nfs-test", Dir: dir, Memory: 512 * size.MiB, VCPUs: 1, Kernel: k.Image, Initrd: initrd,
-		Cmdline: guestproto.MagicArg + "=" + magic.String(),
-		Disks: []vmm.Disk{
-			{Name: "base", Path: filepath.Join(home.Images(), "base.erofs"), Format: vmm.Raw, ReadOnly: true},
-			{Name: "disk", Path: disk, Format: vmm.Raw},
-		},
-		Network: true,
-	}
-}
-
-func run(t testing.TB, env []string, name string, args ...string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), name, args...)
-	cmd.Env = append(os.Environ(), env...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", name, err, out)
-	}
-}
-
 // startVM boots a machine and greets its guest.
 func startVM(t testing.TB) *vm {
 	t.Helper()
 	magic := guestproto.NewMagic()
-	spec := recipe(t, magic)
-	driver, err := qemu.Open(t.Context(), qemu.Options{Accel: qemu.TCG, Log: testLog(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := driver.Start(t.Context(), spec, vmm.Boot{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := m.Kill(ctx); err != nil {
-			t.Errorf("kill: %v", err)
-		}
-		if t.Failed() {
-			console, _ := os.ReadFile(filepath.Join(spec.Dir, "console.log"))
-			t.Logf("console:\n%s", console[max(0, len(console)-8000):])
-		}
-	})
+	m := vmrig.Boot(t, testLog(t), vmrig.Recipe(t, magic))
 	v := &vm{t: t, machine: m}
 	v.attach(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	var err error
 	v.link, err = guestlink.Open(ctx, testLog(t), m, magic, guestproto.Hello{
 		MinVersion: guestproto.MinVersion, Version: guestproto.Version,
 		Identity: &guestproto.Identity{Instance: "inst-1", Hostname: "box"},

@@ -17,6 +17,9 @@ type Export struct {
 	// ID is the number of the file system. Handles contain it: it is another one for
 	// each name, and always the same for one name.
 	ID uint64
+	// Volatile says that nobody misses the files after a crash of the host: nothing is
+	// synced.
+	Volatile bool
 }
 
 // volume is an export that is served.
@@ -24,6 +27,7 @@ type volume struct {
 	name     string
 	id       uint64
 	readOnly bool
+	volatile bool
 	log      *slog.Logger
 
 	root   place
@@ -54,7 +58,7 @@ func openVolume(o Options, e Export) (*volume, error) {
 		return nil, &os.PathError{Op: "stat", Path: e.Dir, Err: err}
 	}
 	v := &volume{
-		name: e.Name, id: e.ID, readOnly: e.ReadOnly, log: o.Log.With(slog.String("export", e.Name)),
+		name: e.Name, id: e.ID, readOnly: e.ReadOnly, volatile: e.Volatile, log: o.Log.With(slog.String("export", e.Name)),
 		root: root, dev: st.id.dev, euid: uint32(os.Geteuid()), //nolint:gosec // not negative on these systems
 	}
 	v.owners = owners{v.euid, uint32(os.Getegid())} //nolint:gosec // as above
@@ -65,6 +69,9 @@ func openVolume(o Options, e Export) (*volume, error) {
 	v.top = v.local(st).id
 	v.nodes = newTable(v.top, o.MaxNodes)
 	v.files = newFiles(o.MaxFiles)
+	if e.Volatile {
+		v.files.sync = func(int) error { return nil }
+	}
 	v.lists.limit = maxListed
 	v.syncer = newSyncer(v)
 	v.finder = newFinder(v)

@@ -63,6 +63,12 @@ func (h Home) Images() string { return h.join("data", "images") }
 // Templates is the folder of saved machines that new ones are cloned from.
 func (h Home) Templates() string { return h.join("data", "templates") }
 
+// Snapshots is the folder with one folder for each snapshot.
+func (h Home) Snapshots() string { return h.join("data", "snapshots") }
+
+// Layers is the folder of the files that the disks of instances and snapshots share.
+func (h Home) Layers() string { return h.join("data", "layers") }
+
 // Instances is the folder with one folder for each instance.
 func (h Home) Instances() string { return h.join("data", "instances") }
 
@@ -84,7 +90,7 @@ func (h Home) BenchLock() string { return h.join("data", "bench.lock") }
 // Create makes the home and its folders, private to the user. Folders that
 // exist are made private too.
 func (h Home) Create() error {
-	for _, dir := range []string{string(h), h.Data(), h.Images(), h.Instances(), h.Workspaces(), h.Kernel()} {
+	for _, dir := range []string{string(h), h.Data(), h.Images(), h.Instances(), h.Snapshots(), h.Layers(), h.Workspaces(), h.Kernel()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}

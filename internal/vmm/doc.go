@@ -55,6 +55,8 @@
 //	fork       of a machine that owns its memory: pause, Save, Kill. The source goes on
 //	           as a Restore with the Memory, in its old folder, and so does each clone in its
 //	           own. Each gets an empty overlay (package qcow2) on the disk that the source had.
+//	           Or, where there is little memory: pause, ForkDisk, Save, Copy, Resume, and
+//	           the clones start from the copy.
 //	           of a clone: pause, ForkDisk, Save (Hasty), Resume. Then, while the source
 //	           runs: Restore, and without a Resume Save and Kill: what was Whole has
 //	           become a Memory, for any number of clones.

@@ -118,6 +118,15 @@ type Memory interface {
 	Close() error
 }
 
+// MemoryCopier is a Memory that can be copied at the pause of the machine that holds it, which
+// then goes on with it. Where that is little it takes less time than to start the machine
+// anew, and the machine keeps its memory for its own.
+type MemoryCopier interface {
+	// Copy returns a Memory of the same save that no machine holds, or nil if more than limit
+	// would have to be copied.
+	Copy(ctx context.Context, limit size.Bytes) (Memory, error)
+}
+
 // MemoryLoader is a Driver that starts machines from saved ones.
 type MemoryLoader interface {
 	// LoadMemory reads Saved.Memory into this process, checked, to start clones from.

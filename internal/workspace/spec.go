@@ -23,6 +23,9 @@ type Spec struct {
 	Workspace string
 	ReadOnly  bool
 	Mounts    []Mount
+	// Volatile says that a workspace that goes with its instance is not missed after a
+	// crash of the host, because the instance will not be there either.
+	Volatile bool
 }
 
 // Mount is a folder beside the workspace.

@@ -49,7 +49,7 @@ func (w *work) all(t *testing.T, full bool) {
 	t.Run("host to guest", w.hostToGuest)
 	t.Run("API", w.overAPI)
 	if full {
-		t.Run("read-only", w.readOnly)
+		t.Run("runs", w.runs)
 		t.Run("hibernate", w.hibernate)
 		t.Run("killed daemon", w.killedDaemon)
 		t.Run("shared", w.shared)
@@ -168,7 +168,7 @@ func (w *work) hostToGuest(t *testing.T) {
 	}
 }
 
-func (w *work) readOnly(t *testing.T) {
+func (w *work) runs(t *testing.T) {
 	if got := w.in(t, "cat /srv/ro/given; ! touch /srv/ro/x 2>&1; ! rm /srv/ro/given 2>&1"); !strings.HasPrefix(got, "given") || !strings.Contains(got, "Read-only file system") {
 		t.Errorf("%s", got)
 	}
@@ -176,6 +176,12 @@ func (w *work) readOnly(t *testing.T) {
 	if r.stdout != "newrefused\n" {
 		t.Errorf("%+v", r)
 	}
+	// What a program leaves behind goes with the VM; what it has written does not.
+	r = w.try("run", "--workspace", w.dir, "--", "sh", "-c", "(exec 3>/workspace/left; echo text >&3; exec sleep 600) & sleep .1")
+	if r.status != 0 {
+		t.Errorf("%+v", r)
+	}
+	w.want(t, "left", "text\n")
 	if list, err := os.ReadDir(w.ro); err != nil || len(list) != 1 {
 		t.Errorf("%v, %v", list, err)
 	}

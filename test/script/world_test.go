@@ -128,6 +128,9 @@ func (d device) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// Tidy implements instance.Ground.
+func (g *ground) Tidy(context.Context, instance.ID) error { return nil }
+
 // ground prepares nothing but folders.
 type ground struct {
 	home paths.Home

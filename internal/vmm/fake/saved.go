@@ -58,6 +58,19 @@ func (m *memory) Store(ctx context.Context, path string) (vmm.File, error) {
 	return writeFile(path, m.bytes, f.Damage)
 }
 
+// Copy implements vmm.MemoryCopier.
+func (m *memory) Copy(ctx context.Context, limit size.Bytes) (vmm.Memory, error) {
+	if err := errors.Join(m.custody.Check(), context.Cause(ctx)); err != nil {
+		return nil, err
+	}
+	if size.Bytes(len(m.bytes)) > limit {
+		return nil, nil //nolint:nilnil // as the contract says
+	}
+	c := &memory{host: m.host, of: m.of, bytes: bytes.Clone(m.bytes)}
+	c.free()
+	return c, nil
+}
+
 // Close implements vmm.Memory.
 func (m *memory) Close() error {
 	m.custody.Close()

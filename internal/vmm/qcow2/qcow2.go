@@ -57,12 +57,13 @@ func Create(path string, disk size.Bytes, under vmm.Layer) error {
 	return nil
 }
 
-// write writes the clusters that are not empty, and leaves holes.
+// write writes the clusters that are not empty, and leaves holes. The header comes last:
+// a file that has one is whole, however its writer died.
 func write(f *os.File, b []byte) error {
 	if err := f.Truncate(int64(len(b))); err != nil {
 		return err
 	}
-	for at := 0; at < 3*cluster; at += cluster {
+	for at := 2 * cluster; at >= 0; at -= cluster {
 		if _, err := f.WriteAt(b[at:at+1024+maxName], int64(at)); err != nil {
 			return err
 		}

@@ -74,6 +74,32 @@ func (m *memory) Store(ctx context.Context, path string) (vmm.File, error) {
 	return f, nil
 }
 
+// Copy implements vmm.MemoryCopier.
+func (m *memory) Copy(ctx context.Context, limit size.Bytes) (vmm.Memory, error) {
+	if err := m.custody.Check(); err != nil {
+		return nil, err
+	}
+	fi, err := m.file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	c, err := newMemory(size.Bytes(fi.Size()))
+	if err != nil {
+		return nil, err
+	}
+	done, err := ram.Copy(ctx, m.file, c.file, limit)
+	if err == nil {
+		err = m.custody.Check() // or it went on meanwhile
+	}
+	if err != nil || !done {
+		closeAll(c.file)
+		return nil, err
+	}
+	c.of = m.of
+	c.free()
+	return c, nil
+}
+
 // Close implements vmm.Memory.
 func (m *memory) Close() error {
 	if !m.custody.Close() {

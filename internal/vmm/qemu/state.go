@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"runtime"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -140,6 +141,9 @@ func feed(ctx context.Context, to io.Writer, file io.Reader, want *vmm.File, who
 		}
 		defer z.Close()
 		state = z
+	}
+	if whole && runtime.GOARCH == "amd64" { // elsewhere QEMU puts the kernel into memory first
+		state = newDense(state)
 	}
 	h := holder{to: to}
 	_, err := io.CopyBuffer(&h, onlyReader{state}, make([]byte, copySize))

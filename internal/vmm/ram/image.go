@@ -66,6 +66,40 @@ func store(ctx context.Context, from, to *os.File) (vmm.File, error) {
 	return vmm.File{Path: to.Name(), Size: size.Bytes(t.bytes() + int64(len(encoded))), Digest: digest(encoded)}, nil
 }
 
+// Copy copies the memory in from to a file of its size in which nothing was written yet, and
+// reports whether it has: it does not if that is more than limit. The memory must not
+// change meanwhile.
+func Copy(ctx context.Context, from, to *os.File, limit size.Bytes) (bool, error) {
+	fi, err := from.Stat()
+	if err != nil {
+		return false, err
+	}
+	runs, err := dataRuns(from, fi.Size())
+	if err != nil {
+		return false, err
+	}
+	var total size.Bytes
+	for _, r := range runs {
+		total += size.Bytes(r.length)
+	}
+	if total > limit {
+		return false, nil
+	}
+	todo := blocks(runs, fi.Size())
+	return true, each(ctx, len(todo), func(i int, buf []byte) error {
+		b := buf[:todo[i].length]
+		if _, err := from.ReadAt(b, todo[i].offset); err != nil {
+			return err
+		}
+		for _, e := range dense(b) {
+			if _, err := to.WriteAt(b[e.offset:e.offset+int64(e.length)], todo[i].offset+e.offset); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // Image is an image that was opened, whose table is in order.
 type Image struct {
 	file  *os.File

@@ -96,6 +96,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"RestoreDamaged", (*suite).restoreDamaged},
 		{"RestoreCanceled", (*suite).restoreCanceled},
 		{"AdoptRestored", (*suite).adoptRestored},
+		{"CopyMemory", (*suite).copied},
 		{"ForkDisk", (*suite).forkDisk},
 		{"ForkRefused", (*suite).forkRefused},
 		{"Many", (*suite).many},

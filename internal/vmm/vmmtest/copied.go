@@ -1,0 +1,49 @@
+package vmmtest
+
+import (
+	"github.com/xfeldman/aegisvm/internal/size"
+	"github.com/xfeldman/aegisvm/internal/vmm"
+)
+
+// copied takes copies of the memory of a machine that goes on: each is what was there at its
+// pause, whatever the machine and other clones do.
+func (s *suite) copied() {
+	s.needSave()
+	m, _ := s.remembering("first")
+	var clones []vmm.Machine
+	notes := []string{"first", "second", "third"}
+	for _, note := range notes {
+		s.keep(m, note)
+		s.pauseNow(m)
+		saved, mem := s.saveIn(m, s.TempDir())
+		copier, ok := mem.(vmm.MemoryCopier)
+		if !ok {
+			s.Skip("the memory of this driver cannot be copied")
+		}
+		if none, err := copier.Copy(s.within(s.h.Patience), 1); none != nil || err != nil {
+			s.Errorf("a copy of more than was allowed: %v, %v", none, err)
+		}
+		dup, err := copier.Copy(s.within(s.h.Patience), size.TiB)
+		if err != nil || dup == nil {
+			s.Fatalf("copy: %v, %v", dup, err)
+		}
+		s.mu.Lock()
+		s.held = append(s.held, dup)
+		s.mu.Unlock()
+		s.resumeNow(m)
+		if _, err := copier.Copy(s.within(s.h.Patience), size.TiB); err == nil {
+			s.Error("memory was copied whose machine has gone on")
+		}
+		s.keep(m, "of the source")
+		for range 2 {
+			c := s.restart(s.h.NewSpec(s.T), vmm.Restore{Saved: saved, Memory: dup})
+			s.asBefore(c, note)
+			s.keep(c, "of a clone")
+			clones = append(clones, c)
+		}
+	}
+	s.asBefore(m, "of the source")
+	for _, c := range clones {
+		s.asBefore(c, "of a clone")
+	}
+}
