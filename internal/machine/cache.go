@@ -182,11 +182,11 @@ func (c *cache) without(name string, remove func() error) error {
 	return remove()
 }
 
-// forget lets one go that will not be asked for again, if nobody uses it now.
+// forget lets one go that will not be asked for again.
 func (c *cache) forget(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.entries[name]; e != nil && e.users == 0 && e.isReady() {
+	if e := c.entries[name]; e != nil && e.isReady() {
 		c.drop(name)
 	}
 }

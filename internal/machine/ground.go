@@ -89,8 +89,7 @@ func NewGround(o Options) *Ground {
 	return &Ground{
 		home: o.Home, harness: o.Harness, driver: o.Driver, linker: o.Linker, log: o.Log, timeout: o.Timeout, settle: settling,
 		networks: o.Networks, workspaces: o.Workspaces, clones: o.Templates, quota: maxTemplates, copyLimit: maxCopy,
-		free: rootfs.FreeSpace, remove: os.RemoveAll, cache: cache{entries: map[string]*entry{}},
-		pins: pins{count: map[string]int{}},
+		free: rootfs.FreeSpace, remove: os.RemoveAll, cache: cache{entries: map[string]*entry{}}, pins: pins{count: map[string]int{}},
 	}
 }
 
