@@ -56,6 +56,7 @@ type stubWorld struct {
 	wakes    int
 	resumes  int
 	thaws    int
+	freezes  int
 	spawned  time.Time // the last program
 	asked    guestproto.Spawn
 	images   Images
@@ -417,7 +418,12 @@ func (g *stubGuest) Thaw(ctx context.Context) error {
 	return nap(ctx, g.w.thaw)
 }
 
-func (g *stubGuest) Freeze(context.Context, time.Duration) ([]string, error) { return nil, nil }
+func (g *stubGuest) Freeze(context.Context, time.Duration) ([]string, error) {
+	g.w.mu.Lock()
+	defer g.w.mu.Unlock()
+	g.w.freezes++
+	return nil, nil
+}
 
 // Suspend parts the guest from its machine; its program waits with it.
 func (g *stubGuest) Suspend() { g.move(nil) }
