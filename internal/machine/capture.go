@@ -247,13 +247,13 @@ func (c *capture) Onward() instance.Plan {
 
 // Ready implements instance.Capture.
 func (c *capture) Ready(ctx context.Context) error {
-	var err error
-	switch {
-	case c.cold || c.memory != nil || c.useless != nil:
+	if c.cold || c.memory != nil || c.useless != nil {
 		return nil
-	case c.saved.Whole:
+	}
+	var err error
+	if c.saved.Whole {
 		err = c.materialize(ctx)
-	default:
+	} else {
 		c.memory, err = c.g.driver.(vmm.MemoryLoader).LoadMemory(ctx, c.saved)
 	}
 	if err != nil {
