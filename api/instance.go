@@ -31,6 +31,9 @@ type CreateRequest struct {
 	// StopAfterS is how many seconds an instance must have been paused before its memory
 	// is saved and its VM ended; 0 is never, nil the daemon's default.
 	StopAfterS *int64 `json:"stop_after_s,omitempty"`
+	// IdlePolicy is "default", or "leases_only" for an instance that sleeps whatever its
+	// guest does.
+	IdlePolicy string `json:"idle_policy,omitempty"`
 	// Wait delays the answer until the program runs; it is an error if that fails. A
 	// new instance stays then, stopped.
 	Wait bool `json:"wait,omitempty"`
@@ -91,8 +94,10 @@ type InstanceInfo struct {
 	DiskUsed       int64    `json:"disk_used"`   // bytes of the host
 	PauseAfter     int64    `json:"pause_after_s"`
 	StopAfter      int64    `json:"stop_after_s"`
-	ExposePorts    []int    `json:"expose_ports"` // of the guest
-	Egress         string   `json:"egress"`       // what it may reach: "none", "public", "all"
+	IdlePolicy     string   `json:"idle_policy"`    // "default" or "leases_only"
+	Busy           string   `json:"busy,omitempty"` // what the guest does that keeps it awake without a hold
+	ExposePorts    []int    `json:"expose_ports"`   // of the guest
+	Egress         string   `json:"egress"`         // what it may reach: "none", "public", "all"
 	AllowHosts     []string `json:"allow_hosts,omitempty"`
 	Why            string   `json:"why,omitempty"`     // why it is stopped
 	Trouble        string   `json:"trouble,omitempty"` // what its VM suffers from this host, and what to do

@@ -88,6 +88,9 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 	for _, h := range i.Holds {
 		lines = append(lines, [2]string{"awake for", h.Owner + ", since " + spanText(now.Sub(h.Since))})
 	}
+	if i.Busy != "" {
+		lines = append(lines, [2]string{"awake for", i.Busy})
+	}
 	return facts(lines)
 }
 

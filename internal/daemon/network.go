@@ -43,6 +43,12 @@ type network struct{ *netstack.Network }
 // the machine.
 func (n network) Attach(conn net.Conn) { _ = n.Network.Attach(conn) }
 
+// Crossed implements instance.Network.
+func (n network) Crossed() uint64 {
+	t := n.Traffic()
+	return t.In.Bytes + t.Out.Bytes
+}
+
 func policyOf(e instance.Egress) (netstack.Policy, error) {
 	p := netstack.Policy{Mode: netstack.Mode(e.Mode)}
 	switch p.Mode {

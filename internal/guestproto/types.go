@@ -160,6 +160,7 @@ type Stats struct {
 	DiskTotal       int64 `json:"disk_total"`       // bytes of the instance's disk
 	DiskUsed        int64 `json:"disk_used"`        // bytes
 	Processes       int   `json:"processes"`        // user processes
+	CPUUS           int64 `json:"cpu_us,omitempty"` // microseconds that user processes have used, ever
 }
 
 // OOM tells that the guest's kernel killed a process because memory ran out. As an

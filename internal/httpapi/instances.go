@@ -146,6 +146,7 @@ func createSpec(req api.CreateRequest) (instance.Spec, error) {
 	}
 	spec.Ephemeral = false
 	spec.PauseAfter, spec.StopAfter = defaultPauseAfter, defaultStopAfter
+	spec.IdlePolicy = instance.IdlePolicy(req.IdlePolicy)
 	for _, p := range []struct {
 		name string
 		from *int64
@@ -217,6 +218,7 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 		Driver: status.Backend, Isolation: status.Isolation, HarnessVersion: v.Harness,
 		MemoryMB: v.Spec.Memory.MiB(), VCPUs: v.Spec.VCPUs, DiskMB: v.Spec.Disk.MiB(),
 		PauseAfter: int64(v.Spec.PauseAfter / time.Second), StopAfter: int64(v.Spec.StopAfter / time.Second), Why: v.Why, Holds: []api.Hold{},
+		IdlePolicy: cmp.Or(string(v.Spec.IdlePolicy), "default"), Busy: v.Busy(),
 		Egress: egressOf(v.Spec.Egress), AllowHosts: v.Spec.Egress.Allow,
 		ExposePorts: []int{}, SecretKeys: names(v.Spec.Secrets),
 		Workspace: cmp.Or(v.Spec.Folders.Workspace, v.Workspace), WorkspaceDir: v.Workspace,

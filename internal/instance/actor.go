@@ -49,7 +49,8 @@ type actor struct {
 	pending bool         // it is not remembered yet, see Set.Fork
 	crashes crashes
 	doors   doors
-	timer   *time.Timer
+	idle    *idle
+	busy    atomic.Pointer[string] // what the guest does by itself; nil is nothing
 }
 
 // result is how an operation ended.
@@ -62,8 +63,6 @@ type result struct {
 }
 
 func newActor(r Record, s *Set) *actor {
-	t := time.NewTimer(time.Hour)
-	t.Stop()
 	a := &actor{
 		id: r.ID, spec: r.Spec, magic: r.Magic, set: s, world: &s.world,
 		log:     s.world.Log.With(logattr.Instance(r.ID), logattr.Handle(r.Spec.Handle)),
@@ -77,7 +76,7 @@ func newActor(r Record, s *Set) *actor {
 		record:  r,
 		given:   r.Spec.Secrets,
 		since:   time.Now(),
-		timer:   t,
+		idle:    newIdle(),
 		doors:   doors{},
 	}
 	// Ports change while the instance lives: they are the record's, which is the actor's
@@ -100,6 +99,7 @@ func (a *actor) bornBooting(op func(context.Context) result) {
 func (a *actor) run() {
 	defer close(a.ended)
 	defer a.ops.Wait()
+	defer a.idle.disarm()
 	defer close(a.deaf) // or those that are waited for could wait to be heard
 	if a.first != nil {
 		a.begin(a.first)
@@ -114,7 +114,10 @@ func (a *actor) run() {
 				return
 			}
 			a.take(r)
-		case <-a.timer.C:
+		case <-a.idle.timer.C:
+			a.step(Event{Kind: Idle})
+		case <-a.idle.quiet:
+			a.idle.quiet = nil
 			a.step(Event{Kind: Idle})
 		case r := <-a.done:
 			a.finish(r)
@@ -282,7 +285,7 @@ func (a *actor) perform(e Effect) {
 	case ArmIdle:
 		a.armIdle()
 	case DisarmIdle:
-		a.timer.Stop()
+		a.idle.disarm()
 	case AnswerHolds:
 		a.answerHolds(e.Err)
 	case AnswerGoal:
@@ -298,23 +301,6 @@ func (a *actor) perform(e Effect) {
 		a.askers = a.askers[:last]
 	case RefuseCaptures:
 		a.refuseTakings(e.Err)
-	}
-}
-
-// armIdle starts the time after which the instance falls deeper asleep, if there is
-// one for its state.
-func (a *actor) armIdle() {
-	after := a.spec.PauseAfter
-	if a.snap.State == Paused {
-		after = a.spec.StopAfter
-		if !a.world.Driver.Info().Abilities.Save {
-			after = 0 // only a save keeps what is in memory
-		}
-	}
-	if after > 0 {
-		a.timer.Reset(after)
-	} else {
-		a.timer.Stop()
 	}
 }
 

@@ -53,6 +53,10 @@ type Network interface {
 	// Listen listens on a port of the gateway, for the guest.
 	Listen(port uint16) (net.Listener, error)
 
+	// Crossed is how many bytes have crossed the machine's network card, but for what it
+	// has with the gateway itself: the workspace, DNS.
+	Crossed() uint64
+
 	// Close ends the network with all its connections, and waits for what it started.
 	// A Dial after it fails.
 	Close() error

@@ -136,6 +136,12 @@ type stubNet struct {
 
 func (n *stubNet) Attach(card net.Conn) { _ = card.Close() }
 
+func (n *stubNet) Crossed() uint64 {
+	n.of.w.mu.Lock()
+	defer n.of.w.mu.Unlock()
+	return n.of.w.crossed
+}
+
 func (n *stubNet) Listen(port uint16) (net.Listener, error) { return stubListener{port}, nil }
 
 func (n *stubNet) Dial(ctx context.Context, port uint16) (net.Conn, error) {

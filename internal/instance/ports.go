@@ -128,6 +128,9 @@ type Guest interface {
 	CopyOut(ctx context.Context, req guestproto.Copy, w io.Writer) (notes []string, err error)
 	CopyIn(ctx context.Context, req guestproto.Copy, r io.ReadCloser) (notes []string, err error)
 
+	// Stats returns what the guest says of its own use.
+	Stats(ctx context.Context) (guestproto.Stats, error)
+
 	// Harness returns the build version of the guest's PID 1.
 	Harness() string
 

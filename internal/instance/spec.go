@@ -49,6 +49,8 @@ type Spec struct {
 	// StopAfter is how long an instance must have been paused before its memory goes to
 	// disk; 0 is never.
 	StopAfter time.Duration
+	// IdlePolicy says what else than holds keeps the instance awake.
+	IdlePolicy IdlePolicy `json:",omitempty"`
 }
 
 // Defaults and limits of a Spec.
@@ -109,6 +111,9 @@ func (s *Spec) Complete(d Defaults) error {
 		if !validEnvName(k) {
 			return fault.New(fault.Invalid, "bad environment variable name %q", k).WithHint("a name is not empty and has no '=' or NUL")
 		}
+	}
+	if err := s.completeIdle(); err != nil {
+		return err
 	}
 	return s.completeSecrets()
 }

@@ -29,6 +29,8 @@ type View struct {
 	Harness string
 	// thaw sets the clock of a guest that runs; nil in other states.
 	thaw func(context.Context) error
+	// Busy says what the guest does that keeps it awake without a hold, or is "".
+	Busy func() string
 	// Trouble tells what its machine has suffered from the host, or nil.
 	Trouble func() error
 }
@@ -75,7 +77,7 @@ func (a *actor) refresh() {
 	a.record.Enabled = a.snap.Enabled
 	v := &View{
 		Record: a.record, State: a.snap.outward(), Hibernated: a.snap.Hibernated, Goal: a.snap.Goal,
-		Memory: noMemory, Trouble: noTrouble,
+		Memory: noMemory, Trouble: noTrouble, Busy: a.busyWith,
 	}
 	if a.world.Workspaces != nil {
 		v.Workspace = a.world.Workspaces.Dir(a.id, a.spec.Folders)

@@ -59,6 +59,10 @@ type stubWorld struct {
 	freezes  int
 	spawned  time.Time // the last program
 	asked    guestproto.Spawn
+	load     float64       // what its programs use of one CPU
+	used     time.Duration // of CPU, until measured
+	measured time.Time
+	crossed  uint64 // bytes, the network
 	images   Images
 	nets     *stubNets
 	doors    *stubDoors
@@ -383,6 +387,15 @@ func (g *stubGuest) Spawn(_ context.Context, req guestproto.Spawn) error {
 		}
 	}
 	return g.w.spawnErr
+}
+
+// Stats has the guest's programs use what the world says, from the start of time.
+func (g *stubGuest) Stats(context.Context) (guestproto.Stats, error) {
+	g.w.mu.Lock()
+	defer g.w.mu.Unlock()
+	g.w.used += time.Duration(g.w.load * float64(time.Since(g.w.measured)))
+	g.w.measured = time.Now()
+	return guestproto.Stats{CPUUS: 1 + g.w.used.Microseconds()}, nil
 }
 
 func (g *stubGuest) Kill(context.Context, guestproto.ExecID, int) error {

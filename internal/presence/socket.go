@@ -2,11 +2,14 @@ package presence
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
+	"time"
 )
 
 // maxSocketPath is what fits into sun_path everywhere (104 on darwin, 108 on
@@ -40,6 +43,13 @@ func Listen(ctx context.Context, path string) (net.Listener, error) {
 	return ln, nil
 }
 
+// A queue of connections that is full says neither that its process lives nor that it has
+// just been killed; it is asked again for a while.
+const (
+	fullPatience = 5 * time.Second
+	fullInterval = 10 * time.Millisecond
+)
+
 // Dial connects to the unix socket at path.
 func Dial(ctx context.Context, path string) (net.Conn, error) {
 	short, release, err := address(path)
@@ -48,7 +58,17 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 	}
 	defer release()
 	var d net.Dialer
-	return d.DialContext(ctx, "unix", short)
+	for end := time.Now().Add(fullPatience); ; {
+		conn, err := d.DialContext(ctx, "unix", short)
+		if !errors.Is(err, syscall.EAGAIN) || time.Now().After(end) {
+			return conn, err
+		}
+		select {
+		case <-time.After(fullInterval):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // address returns a name for path that fits into a socket address. It is valid

@@ -182,6 +182,14 @@ func TestIdle(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	eventually(t, "it is paused again", paused)
+	h.ok("instance", "start", "--name", "busy", "--pause-after", "1s", "--", "sh", "-c", "while :; do :; done")
+	eventually(t, "it is seen to be busy", func() bool { return strings.Contains(h.info("busy").Busy, "% of a CPU") })
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if i := h.info("busy"); i.State != api.StateRunning {
+			t.Fatalf("one that computes is %s", i.State)
+		}
+	}
+	h.ok("instance", "delete", "busy")
 	if used := h.cpu(h.machines()[h.info("idle").ID], 2*time.Second); used > 100*time.Millisecond {
 		t.Errorf("a paused VM used %v of CPU in 2 s", used)
 	}

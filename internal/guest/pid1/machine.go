@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -181,6 +182,7 @@ func (m *machine) Stats() (guestproto.Stats, error) {
 	s.DiskTotal = int64(fs.Blocks) * fs.Bsize                //nolint:gosec // far below 2^63
 	s.DiskUsed = int64(fs.Blocks-fs.Bfree) * int64(fs.Bsize) //nolint:gosec,unconvert // as above; its type differs between architectures
 	s.Processes = len(processes(cgroupRoot))
+	s.CPUUS, _ = strconv.ParseInt(value(cgroupRoot+"/cpu.stat", "usage_usec"), 10, 64) // 0 is unknown
 	return s, nil
 }
 
