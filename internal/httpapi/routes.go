@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -103,7 +104,7 @@ func (s *Server) byMethod(routes []route) handle {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if i := slices.IndexFunc(routes, func(x route) bool { return x.method == r.Method }); i >= 0 {
 			if !routes[i].large {
-				r.Body = http.MaxBytesReader(w, r.Body, max(s.conf.Limits.Body, routes[i].body))
+				return bounded(routes[i].handle, max(s.conf.Limits.Body, routes[i].body))(w, r)
 			}
 			return routes[i].handle(w, r)
 		}
@@ -113,6 +114,23 @@ func (s *Server) byMethod(routes []route) handle {
 		}
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		return fault.Wrap(fault.Invalid, errMethod, "%s %s", r.Method, r.URL.Path)
+	}
+}
+
+// drained is what is read, at most, of a body that is too large: clients write all of it
+// before they read the answer.
+const drained = 64 << 20
+
+// bounded refuses bodies over limit.
+func bounded(h handle, limit int64) handle {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		whole := r.Body
+		r.Body = http.MaxBytesReader(w, whole, limit)
+		err := h(w, r)
+		if isTooLarge(err) || fault.KindOf(err) == fault.TooLarge {
+			_, _ = io.CopyN(io.Discard, whole, drained) // the error that it is answered with tells more
+		}
+		return err
 	}
 }
 

@@ -282,11 +282,6 @@ type footprint struct {
 	shm       int // files in /dev/shm
 }
 
-// exceeds reports whether something was left behind since before.
-func (f footprint) exceeds(before footprint) bool {
-	return f.processes > before.processes || f.files > before.files || f.instances > before.instances || f.shm > before.shm
-}
-
 func (h *host) footprint() footprint {
 	h.t.Helper()
 	fds, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(h.daemon()), "fd"))
@@ -298,6 +293,23 @@ func (h *host) footprint() footprint {
 		h.t.Fatal(err)
 	}
 	return footprint{len(h.processes()), len(fds), len(h.instances()), len(shm)}
+}
+
+// exceeds reports whether something is there that was not before. Before, files of the
+// template may have been open that was still being written.
+func (f footprint) exceeds(before footprint) bool {
+	return f.processes > before.processes || f.files > before.files || f.instances > before.instances || f.shm > before.shm
+}
+
+// files lists what the daemon has open.
+func (h *host) files() []string {
+	var out []string
+	links, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(h.daemon()), "fd", "*")) // the pattern is good
+	for _, fd := range links {
+		target, _ := os.Readlink(fd) // "" when it was closed meanwhile
+		out = append(out, target)
+	}
+	return out
 }
 
 // daemonMemory returns the daemon's resident memory in bytes.
