@@ -113,7 +113,7 @@ func TestSnapshotRoutes(t *testing.T) {
 	c, s := serveForks(t)
 	snap, err := c.Snapshot(t.Context(), "web", "then")
 	want := api.Snapshot{ID: "snap-1", Name: "then", Size: 7, CreatedAt: time.Unix(1, 0), InstanceID: "inst-1", Handle: "web", Command: []string{"serve"}, MemoryMB: 1024, VCPUs: 2}
-	if err != nil || fmt.Sprint(snap.CreatedAt.Unix()) != "1" {
+	if err != nil || snap.CreatedAt.Unix() != 1 {
 		t.Fatalf("%+v, %v", snap, err)
 	}
 	if snap.CreatedAt = want.CreatedAt; fmt.Sprint(snap) != fmt.Sprint(want) {
