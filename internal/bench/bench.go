@@ -19,9 +19,10 @@ import (
 )
 
 // Run measures. conf is the user's: it has the home in which set-up has been. only names
-// figures; none is all. tell is told of each before it is measured. Run takes some minutes,
-// uses the whole host, and leaves nothing behind.
-func Run(ctx context.Context, conf *config.Config, only []string, tell func(name string)) (report api.Bench, err error) {
+// figures; none is all. tell is told how it goes, in words for people. Run takes some
+// minutes, uses the whole host, and leaves nothing behind. What needs more memory or disk
+// than the host has is left out.
+func Run(ctx context.Context, conf *config.Config, only []string, tell func(string)) (report api.Bench, err error) {
 	chosen, err := choose(only)
 	if err != nil {
 		return report, err
@@ -46,8 +47,12 @@ func Run(ctx context.Context, conf *config.Config, only []string, tell func(name
 		Version: buildinfo.Version(), Results: []api.BenchResult{},
 	}
 	for _, m := range chosen {
-		tell(m.name)
+		tell("measuring " + m.name)
 		r, err := m.take(ctx, w)
+		if fault.KindOf(err) == fault.Exhausted && ctx.Err() == nil {
+			tell(fmt.Sprintf("this host is too small, the figure is left out: %v", err))
+			continue
+		}
 		if err != nil {
 			return report, err
 		}

@@ -3,164 +3,174 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime"
 	"sync"
 
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/instance"
-	"github.com/xfeldman/aegisvm/internal/size"
 )
 
-// manyForks is how many forks one request makes for the figures of many.
-const manyForks = 30
-
-// fork forks the server, and removes the forks. During is called while they run; nil is
-// nobody.
-func (s *server) fork(ctx context.Context, n int, during func([]api.Forked) error) (float64, error) {
-	var forks []api.Forked
-	took, err := timed(func() (err error) {
-		forks, err = s.client.Fork(ctx, s.name, api.ForkRequest{Count: n})
-		return err
-	})
-	if err == nil && during != nil {
-		err = during(forks)
-	}
-	for _, f := range forks {
-		err = errors.Join(err, s.delete(ctx, f.ID))
-	}
-	return took, err
-}
-
-// forkPause measures how long the programs of an instance that owns its memory stand still
-// when it is forked, beside stop and save on the driver.
+// forkPause measures how long clients wait for an instance that is being forked: the
+// longest of the requests that were made meanwhile, one after the other. Beside it stop and
+// save on the driver.
 func forkPause(ctx context.Context, w *world) (*sampler, error) {
-	s, err := w.serve(ctx)
-	if err != nil {
-		return nil, err
-	}
-	peer, err := w.partner(ctx)
+	s, peer, err := w.servers(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return &sampler{
 		figure: func(ctx context.Context) (float64, error) {
-			log, err := openLog(s.home.Log())
+			if err := s.own(ctx); err != nil {
+				return 0, err
+			}
+			longest := s.longest(ctx)
+			_, forks, err := s.fork(ctx, 1)
+			took, asked := longest()
+			return took, errors.Join(err, asked, s.deleteAll(ctx, forks))
+		},
+		floor: func(ctx context.Context) (float64, error) { return peer.save(ctx) },
+	}, nil
+}
+
+// longest begins to ask the server for a byte again and again. What it returns ends that,
+// and says how long the longest request took.
+func (s *server) longest(ctx context.Context) func() (float64, error) {
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var most float64
+	var failed error
+	wg.Go(func() {
+		for {
+			took, err := s.firstByte(ctx)
 			if err != nil {
-				return 0, err
+				failed = err
+				return
 			}
-			if _, err := s.fork(ctx, 1, nil); err != nil {
-				return 0, err
+			most = max(most, took)
+			select {
+			case <-stop:
+				return
+			default:
 			}
-			return log.forkPause(s.name)
-		},
-		floor: peer.save,
-	}, nil
-}
-
-// forkOne measures a fork, until its program runs, beside the start of an instance from a
-// template.
-func forkOne(ctx context.Context, w *world) (*sampler, error) {
-	s, err := w.serve(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &sampler{
-		figure: func(ctx context.Context) (float64, error) { return s.fork(ctx, 1, nil) },
-		floor: func(ctx context.Context) (float64, error) {
-			name := "start-" + string(instance.NewID())
-			took, err := timed(func() error {
-				_, err := s.launch(ctx, name, nil, "sleep", "1000000")
-				return err
-			})
-			return took, errors.Join(err, s.delete(ctx, name))
-		},
-	}, nil
-}
-
-// forkMany measures thirty forks of one request, beside as many machines that are restored
-// without a daemon until their guests answer.
-func forkMany(ctx context.Context, w *world) (*sampler, error) {
-	s, err := w.serve(ctx)
-	if err != nil {
-		return nil, err
-	}
-	b, err := w.barely()
-	if err != nil {
-		return nil, err
-	}
-	return &sampler{
-		figure: func(ctx context.Context) (float64, error) { return s.fork(ctx, manyForks, nil) },
-		floor:  b.restoreMany,
-	}, nil
-}
-
-// restoreMany starts thirty clones of the template, as many at a time as the host has CPUs.
-func (b *bare) restoreMany(ctx context.Context) (took float64, err error) {
-	all := make([]*prepared, manyForks)
-	for i := range all {
-		if all[i], err = b.prepare(ctx, false); err != nil {
-			return 0, err
 		}
+	})
+	return func() (float64, error) {
+		close(stop)
+		wg.Wait()
+		return most, failed
 	}
-	nodes, errs := make([]*node, manyForks), make([]error, manyForks)
-	turns := make(chan struct{}, max(2, runtime.NumCPU()))
+}
+
+// own makes the server own its memory, and have it awake.
+func (s *server) own(ctx context.Context) error {
+	if err := s.hibernate(ctx); err != nil {
+		return err
+	}
+	_, err := s.firstByte(ctx)
+	return err
+}
+
+// fork makes so many forks of the server, and returns how long that took until their
+// programs ran.
+func (s *server) fork(ctx context.Context, n int) (took float64, ids []string, err error) {
+	var forks []api.Forked
+	took, err = timed(func() (err error) {
+		forks, err = s.client.Fork(ctx, s.name, api.ForkRequest{Count: n})
+		return err
+	})
+	for _, f := range forks {
+		ids = append(ids, f.ID)
+	}
+	return took, ids, err
+}
+
+// starts makes so many instances from a template, at the same time.
+func (p *product) starts(ctx context.Context, n int) (took float64, ids []string, err error) {
+	errs := make([]error, n)
+	for range n {
+		ids = append(ids, "start-"+string(instance.NewID()))
+	}
 	took, err = timed(func() error {
-		var starting sync.WaitGroup
-		for i, p := range all {
-			starting.Go(func() {
-				turns <- struct{}{}
-				defer func() { <-turns }()
-				nodes[i], errs[i] = p.start(ctx)
-			})
+		var wg sync.WaitGroup
+		for i, id := range ids {
+			wg.Go(func() { _, errs[i] = p.launch(ctx, id, nil, "sleep", "1000000") })
 		}
-		starting.Wait()
+		wg.Wait()
 		return errors.Join(errs...)
 	})
-	for _, n := range nodes {
-		if n != nil {
-			err = errors.Join(err, n.close(ctx))
-		}
-	}
-	return took, err
+	return took, ids, err
 }
 
-// memPerFork measures what each of thirty forks takes of the host's memory, beside a clone of
-// the template.
+// deleteAll removes instances.
+func (p *product) deleteAll(ctx context.Context, refs []string) error {
+	errs := make([]error, len(refs))
+	var wg sync.WaitGroup
+	for i, ref := range refs {
+		wg.Go(func() { errs[i] = p.delete(ctx, ref) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// forks measures so many forks of an instance, until their programs run, beside as many
+// starts from a template.
+func forks(n int) func(context.Context, *world) (*sampler, error) {
+	return func(ctx context.Context, w *world) (*sampler, error) {
+		s, err := w.serve(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &sampler{
+			figure: func(ctx context.Context) (float64, error) {
+				if err := s.own(ctx); err != nil {
+					return 0, err
+				}
+				took, ids, err := s.fork(ctx, n)
+				return took, errors.Join(err, s.deleteAll(ctx, ids))
+			},
+			floor: func(ctx context.Context) (float64, error) {
+				took, ids, err := s.starts(ctx, n)
+				return took, errors.Join(err, s.deleteAll(ctx, ids))
+			},
+		}, nil
+	}
+}
+
+// memPerFork measures the memory of the host that a fork takes, its share of what it shares
+// with others, beside an instance that was started from a template.
 func memPerFork(ctx context.Context, w *world) (*sampler, error) {
 	s, err := w.serve(ctx)
 	if err != nil {
 		return nil, err
 	}
-	b, err := w.barely()
-	if err != nil {
-		return nil, err
-	}
-	return &sampler{
-		figure: func(ctx context.Context) (each float64, err error) {
-			_, err = s.fork(ctx, manyForks, func(forks []api.Forked) error {
-				for _, f := range forks {
-					info, err := s.client.Info(ctx, f.ID)
-					if err != nil {
-						return err
-					}
-					each += float64(info.MemoryUsed) / float64(size.MiB) / manyForks
-				}
-				return nil
-			})
-			return each, err
-		},
-		floor: func(ctx context.Context) (float64, error) {
-			p, err := b.prepare(ctx, false)
+	const together = 4
+	each := func(ctx context.Context, ids []string) (float64, error) {
+		total := 0.0
+		for _, id := range ids {
+			info, err := s.client.Info(ctx, id)
 			if err != nil {
 				return 0, err
 			}
-			n, err := p.start(ctx)
-			if err != nil {
-				return 0, fmt.Errorf("a clone of the template: %w", err)
+			total += float64(info.MemoryUsed) / 1e6
+		}
+		return total / float64(len(ids)), nil
+	}
+	return &sampler{
+		figure: func(ctx context.Context) (used float64, err error) {
+			if err := s.own(ctx); err != nil {
+				return 0, err
 			}
-			u, err := n.vm.Usage()
-			return float64(u.Memory) / float64(size.MiB), errors.Join(err, n.close(ctx))
+			_, ids, err := s.fork(ctx, together)
+			if err == nil {
+				used, err = each(ctx, ids)
+			}
+			return used, errors.Join(err, s.deleteAll(ctx, ids))
+		},
+		floor: func(ctx context.Context) (used float64, err error) {
+			_, ids, err := s.starts(ctx, together)
+			if err == nil {
+				used, err = each(ctx, ids)
+			}
+			return used, errors.Join(err, s.deleteAll(ctx, ids))
 		},
 	}, nil
 }

@@ -42,36 +42,6 @@ func (l *logTail) savePause(handle string) (float64, error) {
 	return savePauseIn(f, handle)
 }
 
-// forkPause returns how long the programs of an instance stood still when it was captured, in
-// milliseconds.
-func (l *logTail) forkPause(handle string) (float64, error) {
-	f, err := os.Open(l.path)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close() //nolint:errcheck // only read
-	if _, err := f.Seek(l.from, io.SeekStart); err != nil {
-		return 0, err
-	}
-	return forkPauseIn(f, handle)
-}
-
-func forkPauseIn(r io.Reader, handle string) (float64, error) {
-	for in := bufio.NewScanner(r); in.Scan(); {
-		var line struct {
-			Msg, Handle string
-			Took        time.Duration
-		}
-		if err := json.Unmarshal(in.Bytes(), &line); err != nil {
-			return 0, fmt.Errorf("the daemon's log: %w", err)
-		}
-		if line.Msg == instance.CapturedMessage && line.Handle == handle {
-			return float64(line.Took.Microseconds()) / 1000, nil
-		}
-	}
-	return 0, errNotLogged
-}
-
 var errNotLogged = errors.New("the daemon's log does not tell of a save")
 
 func savePauseIn(r io.Reader, handle string) (float64, error) {

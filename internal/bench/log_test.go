@@ -25,19 +25,3 @@ func TestSavePause(t *testing.T) {
 		t.Error("garbage is no error")
 	}
 }
-
-func TestForkPause(t *testing.T) {
-	all := `{"time":"2026-01-02T03:04:05.1Z","level":"INFO","msg":"captured","instance":"inst-1","handle":"other","took":1}
-{"time":"2026-01-02T03:04:05.1Z","level":"INFO","msg":"state","instance":"inst-2","handle":"server","took":5}
-`
-	if _, err := forkPauseIn(strings.NewReader(all), "server"); !errors.Is(err, errNotLogged) {
-		t.Errorf("a capture of another instance counts: %v", err)
-	}
-	all += `{"time":"2026-01-02T03:04:05.2Z","level":"INFO","msg":"captured","instance":"inst-2","handle":"server","took":105411000}` + "\n"
-	if got, err := forkPauseIn(strings.NewReader(all), "server"); err != nil || got != 105.411 {
-		t.Errorf("%v ms, %v", got, err)
-	}
-	if _, err := forkPauseIn(strings.NewReader("no JSON\n"), "server"); err == nil {
-		t.Error("garbage is no error")
-	}
-}

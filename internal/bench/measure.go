@@ -11,8 +11,8 @@ import (
 // Units of figures.
 const (
 	ms   = "ms"
-	rate = "MB/s"
 	mb   = "MB"
+	rate = "MB/s"
 )
 
 // measurement is one line of the report.
@@ -42,10 +42,10 @@ func measurements() []measurement {
 		{"save_pause", ms, "vmm_stop_and_save", 15, savePause},
 		{"wake_disk", ms, "template_start", 15, wakeDisk},
 		{"wake_first_byte", ms, "running_first_byte", 15, wakeFirstByte},
-		{"fork_pause", ms, "vmm_stop_and_save", 7, forkPause},
-		{"fork_1", ms, "template_start", 7, forkOne},
-		{"fork_30", ms, "vmm_restores", 3, forkMany},
-		{"mem_per_fork", mb, "template_clone", 3, memPerFork},
+		{"fork_pause", ms, "vmm_stop_and_save", 5, forkPause},
+		{"fork_1", ms, "template_start", 5, forks(1)},
+		{"fork_30", ms, "template_start_30", 1, forks(30)},
+		{"mem_per_fork", mb, "template_start", 2, memPerFork},
 		{"port_latency", ms, "guest_network", 50, portLatency},
 		{"port_throughput", rate, "guest_network", 7, portThroughput},
 		{"workspace_create", ms, "instance_disk", 5, workspaceCreate},

@@ -28,12 +28,15 @@ while True:
             ready.register(ln.accept()[0], selectors.EVENT_READ)
             continue
         c = key.fileobj
-        line = c.recv(64)
+        try:
+            line = c.recv(64)
+            n = int(line or 0)
+            while n > 0:
+                c.sendall(block[:min(n, len(block))]); n -= len(block)
+        except OSError: # a pause cuts connections off
+            line = b''
         if not line:
-            ready.unregister(c); c.close(); continue
-        n = int(line)
-        while n > 0:
-            c.sendall(block[:min(n, len(block))]); n -= len(block)
+            ready.unregister(c); c.close()
 `
 
 // server is an instance of the product that serves, on a public port.

@@ -50,7 +50,7 @@ func (o *benchOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	report, err := o.app.host.Bench(ctx, conf, o.only, func(name string) { o.app.say("measuring %s", name) })
+	report, err := o.app.host.Bench(ctx, conf, o.only, func(text string) { o.app.say("%s", text) })
 	if err != nil {
 		return err
 	}

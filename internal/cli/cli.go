@@ -23,9 +23,9 @@ import (
 type Host struct {
 	// Accelerator tells how machines would run. Nil leaves that out.
 	Accelerator func(context.Context, *config.Config) (doctor.Accelerator, error)
-	// Bench measures the figures of those names, or all, and tells of each before. Nil
+	// Bench measures the figures of those names, or all, and tells how it goes. Nil
 	// measures nothing.
-	Bench func(ctx context.Context, conf *config.Config, only []string, tell func(name string)) (api.Bench, error)
+	Bench func(ctx context.Context, conf *config.Config, only []string, tell func(string)) (api.Bench, error)
 }
 
 // app is what commands work in.
@@ -88,7 +88,7 @@ AEGIS_HOME, ~/.aegis by default.`,
 	root.SetHelpCommand(newHelp())
 	describe(root)
 	root.AddCommand(
-		newRun(a), newInstance(a), newExec(a), newShell(a), newLogs(a), newCp(a), newSnapshot(a), newSecret(a),
+		newRun(a), newInstance(a), newExec(a), newShell(a), newLogs(a), newCp(a), newSnapshot(a), newImage(a), newSecret(a),
 		newSetup(a), newDoctor(a),
 		newUp(a), newDown(a), newStatus(a), newVersion(a),
 		newConfig(a), newBench(a), newCompletion(a),

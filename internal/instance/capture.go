@@ -12,10 +12,6 @@ import (
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
-// CapturedMessage is what the log says of a capture, with how long the programs of the
-// instance stood still for it.
-const CapturedMessage = "captured"
-
 // captured is an instance as it was, and what must be known to go on with it.
 type captured struct {
 	Capture
@@ -111,7 +107,7 @@ func (a *actor) capture(ctx context.Context, l *live, back State, of Origin, wor
 		c.Release()
 		return result{err: err}
 	}
-	a.log.InfoContext(ctx, CapturedMessage, logattr.Took(time.Since(begin)))
+	a.log.InfoContext(ctx, "captured", logattr.Took(time.Since(begin)))
 	return result{taken: out}
 }
 

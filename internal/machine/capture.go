@@ -74,7 +74,7 @@ func (g *Ground) newCapture(id instance.ID, spec instance.Spec, live bool) (*cap
 	if _, err := g.folder(id); err != nil {
 		return nil, err
 	}
-	img, err := g.image(spec.Image)
+	img, err := g.image(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -252,13 +252,13 @@ func (c *capture) Onward() instance.Plan {
 
 // Ready implements instance.Capture.
 func (c *capture) Ready(ctx context.Context) error {
+	if c.cold || c.memory != nil || c.useless != nil {
+		return nil //nolint:nilerr // without its memory copies boot
+	}
 	var err error
-	switch {
-	case c.cold || c.memory != nil || c.useless != nil:
-		return nil
-	case c.saved.Whole:
+	if c.saved.Whole {
 		err = c.materialize(ctx)
-	default:
+	} else {
 		c.memory, err = c.g.driver.(vmm.MemoryLoader).LoadMemory(ctx, c.saved)
 	}
 	if err != nil {
@@ -338,7 +338,7 @@ func (c *capture) Start(ctx context.Context, id instance.ID, spec instance.Spec,
 	if c.useless != nil {
 		return plan, c.useless
 	}
-	img, err := c.g.image(spec.Image)
+	img, err := c.g.image(spec)
 	if err != nil {
 		return plan, err
 	}

@@ -4,13 +4,15 @@
 // # Three ways to start
 //
 //	wake   the instance's own memory, which Save wrote when it hibernated
-//	clone  a template: a machine that has booted the same image and stopped short of
-//	       the instance's disk
+//	clone  a template: a machine that has booted the same image. If the instance has no
+//	       disk yet, one with the root file system on a new disk, of which it gets a
+//	       copy, and a workspace mounted; else one that has seen no disk
 //	cold   the kernel boots
 //
 // Prepare chooses the first that there is. A template that is missing is made on the
 // way, once however many want it: booted, paused and saved. It serves at once from this
-// process's memory; its files are written in the background, the manifest last.
+// process's memory; its files are written in the background, the manifest last. One of
+// which no machine starts is dropped, and the next start makes another.
 //
 // # What is whole
 //

@@ -87,10 +87,8 @@ type house struct {
 func (h *house) note(event string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, v := range h.host.VMs() {
-		if v.Paused() {
-			event += " of a machine that stands"
-		}
+	if slices.ContainsFunc(h.host.VMs(), (*fake.VM).Paused) {
+		event += " of a machine that stands"
 	}
 	h.events = append(h.events, event)
 	if event == h.fail {

@@ -69,6 +69,7 @@ func TestInstance(t *testing.T) {
 	t.Run("exec client goes", h.with(testExecClientGoes))
 	t.Run("shell", h.with(testShell))
 	t.Run("pause", h.with(testPause))
+	t.Run("pause meets exec", h.with(testPauseMeetsExec))
 	t.Run("clock", h.with(testClock))
 	t.Run("clock of the host", h.with(testHostClock))
 	t.Run("changes", h.with(testChanges))

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -11,11 +12,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/client"
+	"github.com/xfeldman/aegisvm/internal/fault"
 )
 
 // testPause pauses and wakes, by request and by an exec.
@@ -33,6 +36,34 @@ func testPause(t *testing.T, h *host) {
 	if out := h.ok("exec", "web", "--", "echo", "awake"); out != "awake\n" {
 		t.Errorf("exec on a paused instance: %q", out)
 	}
+}
+
+// testPauseMeetsExec pauses again and again while commands begin: none may be frozen half
+// begun, which would end the guest's PID 1 with it.
+func testPauseMeetsExec(t *testing.T, h *host) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var users sync.WaitGroup
+	for range 3 {
+		users.Go(func() {
+			for ctx.Err() == nil {
+				r := h.try("exec", "web", "--", "echo", "well") //nolint:contextcheck // it may end
+				if r.status != 0 || r.stdout != "well\n" {
+					t.Errorf("exec: %+v", r)
+					return
+				}
+			}
+		})
+	}
+	for range stress(60, 600) {
+		time.Sleep(20 * time.Millisecond) // commands come in between
+		if _, err := h.client().Pause(t.Context(), "web"); err != nil && fault.KindOf(err) != fault.Conflict {
+			t.Errorf("pause: %v", err)
+			break
+		}
+	}
+	cancel()
+	h.ok("instance", "resume", "web") // a command in a paused instance waits
+	users.Wait()
 }
 
 // clock is a process in a guest that tells the time when it is asked.

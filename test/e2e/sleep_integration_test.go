@@ -234,6 +234,13 @@ func TestClones(t *testing.T) {
 	if want := 6 * clones; len(seen) != want {
 		t.Errorf("%d values, want %d", len(seen), want)
 	}
+	// One with a larger disk is a clone of the same template.
+	if size := strings.TrimSpace(h.ok("run", "--disk", "20G", "--", "df", "-BG", "--output=size", "/")); !strings.HasSuffix(size, "20G") {
+		t.Errorf("a disk of 20 GB is, to df, %q", size)
+	}
+	if env := h.run("env"); strings.Contains(env, "GODEBUG") {
+		t.Errorf("a program has the environment of PID 1:\n%s", env)
+	}
 	if made := strings.Count(h.log(), "msg=template"); made != 1 {
 		t.Errorf("%d templates were made", made)
 	}

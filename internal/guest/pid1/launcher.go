@@ -62,7 +62,11 @@ func (l *launcher) Launch(req guestproto.Spawn) (process.Process, error) {
 			UseCgroupFD: true, CgroupFD: int(group.dir.Fd()),
 		},
 	}
-	pid, done, err := l.reaper.start(func() (int, error) { return syscall.ForkExec(path, req.Command, attr) })
+	var pid int
+	var done <-chan unix.WaitStatus
+	l.machine.cold.start(func() {
+		pid, done, err = l.reaper.start(func() (int, error) { return syscall.ForkExec(path, req.Command, attr) })
+	})
 	io.closeChild()
 	if err != nil {
 		io.close()

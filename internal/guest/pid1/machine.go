@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,9 +34,7 @@ type machine struct {
 	bootID     bool       // /proc/sys/kernel/random/boot_id is replaced
 	identified bool       // it is, or was, somebody's
 
-	cold   sync.Mutex // held while programs are frozen or let go
-	frozen bool       // they are, or may be; guarded by cold
-	thawed uint64     // how often they were let go; guarded by cold
+	cold cold
 }
 
 func newMachine(mods modules, template bool) *machine {
@@ -210,45 +207,3 @@ func (m *machine) PowerOff() {
 
 // fiFreeze is FIFREEZE of linux/fs.h.
 const fiFreeze = 0xc0045877
-
-// Thaw implements server.System.
-func (m *machine) Thaw(thaw guestproto.Thaw) error {
-	if err := reseed(thaw.Entropy); err != nil {
-		return err
-	}
-	if err := setClock(time.Unix(0, thaw.UnixNano)); err != nil {
-		return err
-	}
-	m.cold.Lock()
-	defer m.cold.Unlock()
-	m.thawed++
-	if !m.frozen {
-		return nil
-	}
-	if err := freezeCgroup(false); err != nil {
-		return err
-	}
-	m.frozen = false
-	return nil
-}
-
-// Freeze implements server.System.
-func (m *machine) Freeze(deadline time.Duration) ([]string, error) {
-	m.cold.Lock()
-	before := m.thawed
-	m.cold.Unlock()
-	unix.Sync()
-	m.cold.Lock()
-	// The machine may have been paused in the middle of writing, and be wanted again.
-	if m.thawed != before {
-		m.cold.Unlock()
-		return nil, &guestproto.Error{Code: guestproto.CodeUnavailable, Msg: "the programs were let go meanwhile"}
-	}
-	m.frozen = true
-	err := freezeCgroup(true)
-	m.cold.Unlock()
-	if err != nil {
-		return nil, fmt.Errorf("freeze: %w", err)
-	}
-	return awaitFrozen(deadline)
-}

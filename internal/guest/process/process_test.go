@@ -179,6 +179,30 @@ func TestKeepKillsTheRest(t *testing.T) {
 	})
 }
 
+// A process that cannot be started before programs are let go does not hold up whoever is
+// about to let them go.
+func TestKeepDoesNotWaitForALaunch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		thaw := make(chan struct{})
+		p := newFakeProcess()
+		table := process.New(launcher(func(guestproto.Spawn) (process.Process, error) {
+			<-thaw
+			return p, nil
+		}), nil)
+		go func() { _, _ = table.Spawn(guestproto.Spawn{ID: "x", Command: []string{"x"}}) }()
+		synctest.Wait()
+		if states := table.Keep([]guestproto.Owned{{Exec: "x"}}); len(states) != 1 || states[0] != (guestproto.Exec{ID: "x", Running: true}) {
+			t.Errorf("states %+v", states)
+		}
+		close(thaw)
+		synctest.Wait()
+		if _, err := table.Get("x"); err != nil {
+			t.Error(err)
+		}
+		_ = table.Close()
+	})
+}
+
 func TestTerminate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newFakeProcess()

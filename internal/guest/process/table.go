@@ -160,7 +160,7 @@ func (t *Table) Keep(owned []guestproto.Owned) []guestproto.Exec {
 			delete(t.execs, id)
 		}
 	}
-	kept := slices.Collect(maps.Values(t.execs))
+	kept := maps.Clone(t.execs)
 	t.mu.Unlock()
 	for _, e := range gone {
 		if e.isReady() && e.err == nil {
@@ -168,8 +168,12 @@ func (t *Table) Keep(owned []guestproto.Owned) []guestproto.Exec {
 		}
 	}
 	states := []guestproto.Exec{}
-	for _, e := range kept {
-		if <-e.ready; e.err != nil {
+	for id, e := range kept {
+		switch {
+		case !e.isReady(): // perhaps it waits for the thaw, which comes after this
+			states = append(states, guestproto.Exec{ID: id, Running: true})
+			continue
+		case e.err != nil:
 			continue
 		}
 		if t.Ack(e.exec, offsets[e.exec.ID]) {
