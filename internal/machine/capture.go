@@ -196,22 +196,27 @@ func (c *capture) take(ctx context.Context, m vmm.Machine) error {
 	if err != nil || c.memory == nil {
 		return err
 	}
+	c.moved = !c.copyMemory(ctx)
+	return nil
+}
+
+// copyMemory puts a copy in the place of memory that the source's machine holds, where that is
+// little, and reports whether it has. Whatever is wrong with the copy, there is another way.
+func (c *capture) copyMemory(ctx context.Context) bool {
 	copier, ok := c.memory.(vmm.MemoryCopier)
 	if !ok {
-		c.moved = true
-		return nil
+		return false
 	}
-	dup, copyErr := copier.Copy(ctx, c.g.copyLimit)
-	if copyErr == nil && dup != nil {
-		held := c.memory
-		c.memory = dup
-		return held.Close()
+	dup, err := copier.Copy(ctx, c.g.copyLimit)
+	if err != nil {
+		c.g.log.WarnContext(ctx, "copy memory", logattr.Err(err))
 	}
-	if copyErr != nil { // it can go on this way, whatever was wrong with the copy
-		c.g.log.WarnContext(ctx, "copy memory", logattr.Err(copyErr))
+	if err != nil || dup == nil {
+		return false
 	}
-	c.moved = true
-	return nil
+	_ = c.memory.Close() // memory without a name: the machine has its own hold on it
+	c.memory = dup
+	return true
 }
 
 // takeFiles takes what an instance without a machine has.
