@@ -95,14 +95,6 @@ func (s *Store) untag(t tag) (bool, error) {
 	return err == nil, err
 }
 
-// alone waits until nobody else removes anything, which is short: a collection that had
-// looked at the names before one was taken away would leave its image. What it returns
-// ends that.
-func (s *Store) alone() (done func()) {
-	s.removing <- struct{}{}
-	return func() { <-s.removing }
-}
-
 // Collect removes images that have neither a name nor an instance, and layers over the
 // quota.
 func (s *Store) Collect(ctx context.Context) { s.tidy(ctx) }

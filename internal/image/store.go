@@ -119,6 +119,14 @@ func (s *Store) path(elem ...string) string {
 // left before.
 func (s *Store) Close() { s.flights.wg.Wait() }
 
+// alone waits until nobody else removes anything, which is short: a collection that had
+// looked at the names before one was taken away would leave its image. What it returns
+// ends that.
+func (s *Store) alone() (done func()) {
+	s.removing <- struct{}{}
+	return func() { <-s.removing }
+}
+
 // find returns the image that a name or the beginning of an id means here, and the name
 // if it is one.
 func (s *Store) find(ref string) (record, string, error) {
