@@ -23,6 +23,7 @@ import (
 // last name, unless by force; then it goes with the last of them.
 func (s *Store) Remove(_ context.Context, ref string, force bool) (api.ImagesRemoved, error) {
 	none := api.ImagesRemoved{}
+	defer s.alone()()
 	r, name, err := s.find(ref)
 	if err != nil {
 		return none, err
@@ -61,6 +62,7 @@ func (s *Store) Remove(_ context.Context, ref string, force bool) (api.ImagesRem
 // Prune removes what nobody needs: images without a name and an instance, and all layers,
 // which can be fetched again. With all, named images without an instance go too.
 func (s *Store) Prune(_ context.Context, all bool) (api.ImagesRemoved, error) {
+	defer s.alone()()
 	var untagged []string
 	if all {
 		tags, err := s.tags()
@@ -104,6 +106,7 @@ func (s *Store) Collect(ctx context.Context) { s.tidy(ctx) }
 
 // tidy is Collect where nobody waits for the outcome.
 func (s *Store) tidy(ctx context.Context) {
+	defer s.alone()()
 	removed, err := s.collect(false, nil)
 	if err != nil {
 		s.log.ErrorContext(ctx, "collect images", logattr.Err(err))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/xfeldman/aegisvm/internal/atomicfile"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/rootfs"
@@ -147,6 +149,42 @@ func TestQuota(t *testing.T) {
 	unfinished(t, s)
 	if got := ids(t, s); len(got) != 2 {
 		t.Errorf("there is %v", got)
+	}
+}
+
+// TestLargeLayersAreNotFetched refuses what a manifest says to be too large before any of
+// it comes.
+func TestLargeLayersAreNotFetched(t *testing.T) {
+	r := newServer(t)
+	s := newStore(t, func(o *Options) { o.Quota = size.MiB })
+	ref := r.push(t, "app:1", imageOf(t, []v1.Layer{layerOf(t, reg("f", noise(1, 700<<10))), layerOf(t, reg("f", noise(2, 700<<10)))}))
+	r.spoil(nil)
+	if _, err := s.Pull(t.Context(), ref, "", quiet); fault.KindOf(err) != fault.Exhausted {
+		t.Errorf("%v, want exhausted", err)
+	}
+	if n := r.count("GET", "/blobs/"); n > 1 { // the description
+		t.Errorf("%d documents and layers were fetched: %q", n, r.asked)
+	}
+}
+
+// TestLeftovers opens the images of a daemon that was killed.
+func TestLeftovers(t *testing.T) {
+	s := newStore(t)
+	id := take(t, s, "app:1", "1")
+	for _, dir := range []string{rootfs.Roots(s.home), s.path("spool"), s.path("records"), s.path("tags")} {
+		writeFile(t, dir+"/"+atomicfile.Prefix+"left", "half")
+	}
+	// A root without a record: it was killed between the two.
+	orphan := s.path("roots", strings.Repeat("0", 64)+".erofs")
+	writeFile(t, orphan, "root")
+	s = reopen(t, s.home)
+	unfinished(t, s)
+	s.Collect(t.Context())
+	if _, err := os.Stat(orphan); err == nil {
+		t.Error("a root that no image has stayed")
+	}
+	if got := ids(t, s); !slices.Equal(got, []string{id}) {
+		t.Errorf("there is %v, want %s", got, id)
 	}
 }
 

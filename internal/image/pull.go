@@ -15,6 +15,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/rootfs"
+	"github.com/xfeldman/aegisvm/internal/size"
 )
 
 // Pull gets the image that ref names, as the policy says, and tells how far it is.
@@ -132,10 +133,33 @@ func blobsOf(img *remoteImage) ([]blob, error) {
 	return blobs, nil
 }
 
+// fits says whether there is room for layers that are not here yet. What a registry sends
+// is bounded by what it has said.
+func (s *Store) fits(blobs []blob) error {
+	room, err := s.room()
+	if err != nil {
+		return err
+	}
+	left := room
+	for _, b := range blobs {
+		if fi, err := os.Stat(s.blobFile(b.digest)); err == nil && fi.Size() == b.size {
+			continue
+		}
+		if left -= size.Bytes(b.size); left < 0 {
+			return fault.New(fault.Exhausted, "the layers of the image are larger than the %v that there is room for", room).
+				WithHint("remove what nobody needs: aegis image prune; or allow more: image_quota in config.toml")
+		}
+	}
+	return nil
+}
+
 // build fetches layers, several at a time, and flattens each as soon as those below it
 // are done.
 func (c *session) build(ctx context.Context, blobs []blob, workdir string, tell func(api.ImageProgress)) error {
 	s := c.store
+	if err := s.fits(blobs); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -71,6 +71,7 @@ type Store struct {
 	flights  *flights
 	counters counters
 	turns    chan struct{} // one for each download in progress
+	removing chan struct{} // held by the one who takes names away, or collects
 }
 
 var _ instance.Images = (*Store)(nil)
@@ -85,6 +86,7 @@ func Open(o Options) (*Store, error) {
 		home: o.Home, dir: o.Home.Images(), log: o.Log, standard: o.Default, quota: cmp.Or(o.Quota, DefaultQuota),
 		users: o.Users, forget: o.Forget, transport: o.Transport, keychain: o.Keychain, stall: cmp.Or(o.Stall, DefaultStall),
 		pins: newPins(), flights: newFlights(), turns: make(chan struct{}, maxDownloads),
+		removing: make(chan struct{}, 1),
 	}
 	if s.transport == nil {
 		s.transport = remote.DefaultTransport
@@ -116,6 +118,14 @@ func (s *Store) path(elem ...string) string {
 // Close waits until nothing is fetched or built any more. Those who asked for it have
 // left before.
 func (s *Store) Close() { s.flights.wg.Wait() }
+
+// alone waits until nobody else removes anything, which is short: a collection that had
+// looked at the names before one was taken away would leave its image. What it returns
+// ends that.
+func (s *Store) alone() (done func()) {
+	s.removing <- struct{}{}
+	return func() { <-s.removing }
+}
 
 // find returns the image that a name or the beginning of an id means here, and the name
 // if it is one.
