@@ -54,6 +54,7 @@ type RunRequest struct {
 	Workdir  string            `json:"workdir,omitempty"`
 	User     string            `json:"user,omitempty"`
 	ImageRef string            `json:"image_ref,omitempty"`
+	Pull     string            `json:"pull,omitempty"` // "missing" (the default), "always" or "never"
 	MemoryMB int64             `json:"memory_mb,omitempty"`
 	VCPUs    int               `json:"vcpus,omitempty"`
 	DiskMB   int64             `json:"disk_mb,omitempty"`

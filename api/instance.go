@@ -9,6 +9,7 @@ type CreateRequest struct {
 	Secrets    []string          `json:"secrets,omitempty"` // as in RunRequest; added to those of a handle that exists
 	Handle     string            `json:"handle,omitempty"`
 	ImageRef   string            `json:"image_ref,omitempty"`
+	Pull       string            `json:"pull,omitempty"` // as in RunRequest
 	MemoryMB   int64             `json:"memory_mb,omitempty"`
 	VCPUs      int               `json:"vcpus,omitempty"`
 	DiskMB     int64             `json:"disk_mb,omitempty"`
@@ -76,6 +77,7 @@ type Instance struct {
 // InstanceInfo answers GET /v1/instances/{id}.
 type InstanceInfo struct {
 	Instance
+	ImageID    string `json:"image_id,omitempty"` // that image_ref named when the instance was made
 	Hibernated bool   `json:"hibernated"`
 	Driver     string `json:"driver"`
 	// HarnessVersion is that of process 1 in the VM; "" while there is none, or it was

@@ -182,6 +182,9 @@ func explain(ctx context.Context, err error) error {
 
 // isLost tells whether the other end of a connection has gone.
 func isLost(err error) bool {
+	if err.Error() == "http: server closed idle connection" { // net/http has no name for it
+		return true
+	}
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

@@ -88,16 +88,28 @@ type CopyOptions struct {
 // in progress; what it returns then is lost.
 func (c *Client) CopyTo(ctx context.Context, ref, path string, opts CopyOptions, archive io.Reader) ([]string, error) {
 	q := url.Values{"path": {path}, "owners": {strconv.FormatBool(opts.Owners)}, "extract": {strconv.FormatBool(opts.Extract)}}
+	var done api.Copied
+	err := c.upload(ctx, http.MethodPut, at(ref, "/files?"+q.Encode()), archive, func(resp *http.Response) error {
+		if err := json.NewDecoder(resp.Body).Decode(&done); err != nil {
+			return explain(ctx, fmt.Errorf("read the answer to a copy: %w", err))
+		}
+		return nil
+	})
+	return done.Notes, err
+}
+
+// upload sends a tar stream and lets read have the answer, unless that is an error.
+func (c *Client) upload(ctx context.Context, method, path string, archive io.Reader, read func(*http.Response) error) error {
 	body := &upload{r: archive}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://aegisd"+at(ref, "/files?"+q.Encode()), body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://aegisd"+path, body)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	req.Header.Set("Content-Type", api.TarType)
 	// Not the HTTP client: it may lose an answer that comes before the body has ended.
 	conn, err := c.dial(ctx)
 	if err != nil {
-		return nil, explain(ctx, err)
+		return explain(ctx, err)
 	}
 	defer func() { _ = conn.Close() }() // the answer has come, or nobody waits for it
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
@@ -113,17 +125,13 @@ func (c *Client) CopyTo(ctx context.Context, ref, path string, opts CopyOptions,
 		if failed := body.failed(); failed != nil {
 			err = failed
 		}
-		return nil, explain(ctx, err)
+		return explain(ctx, err)
 	}
 	defer func() { _ = resp.Body.Close() }() // only read
 	if resp.StatusCode >= http.StatusMultipleChoices {
-		return nil, failure(resp)
+		return failure(resp)
 	}
-	var done api.Copied
-	if err := json.NewDecoder(resp.Body).Decode(&done); err != nil {
-		return nil, explain(ctx, fmt.Errorf("read the answer to a copy: %w", err))
-	}
-	return done.Notes, nil
+	return read(resp)
 }
 
 // upload is the body of a request. It keeps its reader's error apart from those of the

@@ -51,9 +51,14 @@ const maxLine = 64 << 20
 // lines returns the lines of an answer of NDJSON. An error of the server's within the
 // stream is the last.
 func lines[T any](ctx context.Context, c *Client, method, path string) iter.Seq2[T, error] {
+	return linesOf[T](ctx, c, method, path, nil)
+}
+
+// linesOf is lines of the answer to a request with the body in.
+func linesOf[T any](ctx context.Context, c *Client, method, path string, in any) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var none T
-		req, err := request(ctx, method, path, nil)
+		req, err := request(ctx, method, path, in)
 		if err != nil {
 			yield(none, err)
 			return
@@ -68,19 +73,26 @@ func lines[T any](ctx context.Context, c *Client, method, path string) iter.Seq2
 			yield(none, failure(resp))
 			return
 		}
-		for in := bufio.NewReaderSize(resp.Body, 64<<10); ; {
-			line, err := readLine(in)
-			if errors.Is(err, io.EOF) {
-				return
-			}
-			if err != nil {
-				yield(none, cutOff(ctx, err))
-				return
-			}
-			v, err := decodeLine[T](line)
-			if !yield(v, err) || err != nil {
-				return
-			}
+		readLines(ctx, resp.Body, yield)
+	}
+}
+
+// readLines passes on the lines of an answer of NDJSON, until there are no more or yield
+// wants none.
+func readLines[T any](ctx context.Context, r io.Reader, yield func(T, error) bool) {
+	var none T
+	for in := bufio.NewReaderSize(r, 64<<10); ; {
+		line, err := readLine(in)
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			yield(none, cutOff(ctx, err))
+			return
+		}
+		v, err := decodeLine[T](line)
+		if !yield(v, err) || err != nil {
+			return
 		}
 	}
 }

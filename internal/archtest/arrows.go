@@ -29,6 +29,7 @@ var arrows = map[string][]string{
 	// Adapters: each implements what the core declares, and knows no other.
 	"internal/apt":         {},
 	"internal/guestlink":   contracts,
+	"internal/image":       append([]string{"internal/rootfs"}, contracts...),
 	"internal/kernel":      {"internal/guestproto", "internal/apt"},
 	"internal/logstore":    contracts,
 	"internal/machine":     append([]string{"internal/kernel", "internal/rootfs"}, contracts...),

@@ -47,6 +47,7 @@ When the start fails, the instance stays, stopped: "aegis instance info" tells w
 delete" removes it. The exit status is 126 if the command cannot be executed, 127 if it was not
 found, otherwise 1.`,
 		Example: `  aegis instance start --name web --expose 8080:80 -- python3 -m http.server 80
+  aegis instance start --name db --image postgres:17 -- docker-entrypoint.sh postgres
   aegis instance start --env PORT=80 --memory 1G --pause-after 5m -- ./serve
   aegis instance start --name dev --workspace ~/src/project -- sleep infinity
   aegis instance start --name bot --secret API_KEY -- ./bot
@@ -89,8 +90,14 @@ func (o *instanceStartOptions) run(ctx context.Context, command []string) error 
 			return err
 		}
 	}
+	if len(command) > 0 {
+		if err := o.app.fetch(ctx, &o.spec); err != nil {
+			return err
+		}
+	}
 	created, again, err := o.app.client().Launch(ctx, api.CreateRequest{
 		Snapshot: o.snapshot, Command: command, Env: o.spec.env.merged(), Secrets: o.spec.secrets, Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
+		ImageRef: o.spec.image, Pull: o.spec.pull.forDaemon(),
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
 		Expose: o.spec.expose.requests(), Egress: o.spec.egress, AllowHosts: o.spec.allow,
 		Workspace: o.spec.folders.workspace, WorkspaceReadOnly: o.spec.folders.readOnly, Mounts: o.spec.folders.mounts,

@@ -40,6 +40,7 @@ command line is wrong.`,
   aegis run --memory 2G --cpus 2 -- python3 -c 'print("hello")'
   echo data | aegis run -i -- wc -c
   aegis run -it -- bash
+  aegis run --image alpine:3.20 -- cat /etc/os-release
   aegis run --env KEY=value --env HOME --env-file .env --workdir /tmp -- env
   aegis run --workspace . -- make                # the folder that you are in, as /workspace
   aegis run --workspace ./src:ro --mount ./out:/out -- sh -c 'make -C /workspace O=/out'
@@ -63,6 +64,7 @@ func (o *runOptions) run(ctx context.Context, command []string) error {
 	}
 	req := api.RunRequest{
 		Command: command, Env: o.spec.env.merged(), Secrets: o.spec.secrets, Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
+		ImageRef: o.spec.image, Pull: o.spec.pull.forDaemon(),
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
 		Expose: o.spec.expose.requests(), Egress: o.spec.egress, AllowHosts: o.spec.allow,
 		Workspace: o.spec.folders.workspace, WorkspaceReadOnly: o.spec.folders.readOnly, Mounts: o.spec.folders.mounts,
@@ -70,6 +72,9 @@ func (o *runOptions) run(ctx context.Context, command []string) error {
 	}
 	if o.tty {
 		req.Env = withTerm(req.Env, o.app.lookup)
+	}
+	if err := o.app.fetch(ctx, &o.spec); err != nil {
+		return err
 	}
 	attach, err := o.app.start(ctx, req)
 	if err != nil {

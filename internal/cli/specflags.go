@@ -11,6 +11,8 @@ import (
 // specFlags are the options that say what an instance is made of.
 type specFlags struct {
 	name    string
+	image   string
+	pull    pullFlag
 	env     envFlags
 	secrets secretsFlag
 	workdir string
@@ -27,6 +29,8 @@ type specFlags struct {
 // add adds the options to a command's, in the order of its help.
 func (s *specFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.name, "name", "", "`NAME` of the instance, also its hostname")
+	f.StringVar(&s.image, "image", "", "image that the VM runs: `NAME`, HOST/NAME:TAG or an id (see: aegis help image)")
+	f.Var(&s.pull, "pull", "get the image: `always|missing|never` (default missing)")
 	s.expose.add(f)
 	f.StringVar(&s.egress, "egress", "", "what the VM may reach: `none|public|all`, all being this host's own network too (default public)")
 	f.StringArrayVar(&s.allow, "allow-host", nil, "let the VM reach `NAME|CIDR[:PORT]`; without --egress nothing else (repeat)")

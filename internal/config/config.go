@@ -25,6 +25,9 @@ type Config struct {
 	CPUs   int
 	Disk   size.Bytes
 
+	Image      string     // of an instance that asks for none; "" is the one of set-up
+	ImageQuota size.Bytes // what images may take on the disk
+
 	// Templates says whether instances start as clones of machines that have booted, where
 	// the VMM can do that.
 	Templates Switch

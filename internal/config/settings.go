@@ -32,6 +32,10 @@ var settings = []setting{
 	number("cpus", "1", "virtual CPUs of an instance", func(c *Config) *int { return &c.CPUs }),
 	bytes("disk", "8G", "disk of an instance, which takes only what is written; a bare number is in MB",
 		func(c *Config) *size.Bytes { return &c.Disk }),
+	text("image", "", "image of an instance that asks for none; empty is the one that aegis setup made",
+		func(c *Config) *string { return &c.Image }),
+	bytes("image_quota", "64G", "what images may take on the disk; downloaded layers go first, as they can be fetched again",
+		func(c *Config) *size.Bytes { return &c.ImageQuota }),
 	choice("templates", On, "whether VMs start as clones of one that has booted, where the VMM can do that",
 		func(c *Config) *Switch { return &c.Templates }, On, Off),
 	{

@@ -18,6 +18,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/guestlink"
 	"github.com/xfeldman/aegisvm/internal/hostclock"
 	"github.com/xfeldman/aegisvm/internal/httpapi"
+	"github.com/xfeldman/aegisvm/internal/image"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/logattr"
 	"github.com/xfeldman/aegisvm/internal/logstore"
@@ -93,6 +94,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := d.set.Recover(ctx); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
+	d.collectImages(ctx)
 	removed := watchHome(ctx, o, parts)
 	d.openFront(ctx)
 	failed := d.serve(ln)
@@ -210,6 +212,7 @@ type daemon struct {
 	driver  vmm.Driver
 	set     *instance.Set
 	secrets *vault.Vault
+	images  *image.Store
 	router  string // address of the HTTP router, or ""
 }
 
@@ -252,6 +255,9 @@ func (d *daemon) build(ctx context.Context) error {
 	d.parts.push("database", func(context.Context) error { return db.Close() })
 	d.secrets = vault.New(home.MasterKey(), db)
 	archive, _ := d.Ground.(instance.Archive)
+	if err := d.openImages(); err != nil {
+		return err
+	}
 	d.set = instance.NewSet(instance.World{
 		Driver:  d.driver,
 		Ground:  d.Ground,
@@ -263,6 +269,7 @@ func (d *daemon) build(ctx context.Context) error {
 			Limits: logstore.DefaultLimits,
 		},
 		Secrets:  d.secrets,
+		Images:   d.images,
 		Networks: nets,
 
 		Workspaces: shares,
@@ -295,6 +302,7 @@ func (d *daemon) serve(ln net.Listener) <-chan error {
 		Runner:    runner{d.set},
 		Instances: d.set,
 		Secrets:   d.secrets,
+		Images:    d.images,
 		Status:    d.status,
 		Shutdown:  d.leaving.withAll,
 		Metrics:   numbers.Handler(),

@@ -34,6 +34,10 @@ func (l *Link) openCopy(ctx context.Context, doing string, req guestproto.Copy) 
 		return nil, fault.New(fault.Unavailable, "%s: this VM was started by a version of AegisVM without copies", doing).
 			WithHint("restart the instance: aegis instance restart NAME")
 	}
+	if req.Changes && !slices.Contains(l.Welcome().Abilities, guestproto.AbilityChanges) {
+		return nil, fault.New(fault.Unavailable, "%s: this VM was started by a version of AegisVM that cannot tell what has changed in it", doing).
+			WithHint("restart the instance: aegis instance restart NAME")
+	}
 	sess, stream, err := l.open(ctx, doing, guestproto.StreamHeader{Kind: guestproto.StreamCopy, Copy: &req})
 	if err != nil {
 		return nil, err

@@ -17,6 +17,9 @@ const StreamCopy StreamKind = "copy"
 // AbilityCopy is the name of StreamCopy in Welcome.
 const AbilityCopy = "copy"
 
+// AbilityChanges is the name of Copy.Changes in Welcome.
+const AbilityChanges = "changes"
+
 // Copy says what a copy stream carries.
 type Copy struct {
 	// Path in the guest, absolute. How it ends matters: "/" asks for a folder, "/." for
@@ -25,6 +28,10 @@ type Copy struct {
 	Direction Direction `json:"direction"`
 	Owners    bool      `json:"owners,omitempty"`  // write: keep numeric owners; else all belongs to root
 	Extract   bool      `json:"extract,omitempty"` // write: any archive, into the folder Path
+	// Changes is a read of what has changed on the machine's image, as a layer of a
+	// container image: with devices and attributes, and whiteouts for what is gone. Path
+	// is /. Only guests with AbilityChanges have it.
+	Changes bool `json:"changes,omitempty"`
 }
 
 // Direction is where the bytes of a copy go, seen from the guest's files.

@@ -43,6 +43,7 @@ type Instances interface {
 	Files(ref string) (instance.Files, error)
 	SetSecrets(ctx context.Context, ref string, names []string) (instance.Granted, error)
 	AddSecrets(ctx context.Context, ref string, names []string) (instance.Granted, error)
+	Commit(ctx context.Context, ref, name string) (instance.Base, error)
 	Watch() (<-chan instance.Change, func())
 
 	Snapshots
@@ -136,7 +137,7 @@ func created(v instance.View, waited bool) api.Created {
 func createSpec(req api.CreateRequest) (instance.Spec, error) {
 	spec, err := specOf(api.RunRequest{
 		Command: req.Command, Env: req.Env, Secrets: req.Secrets, Handle: req.Handle, Workdir: req.Workdir, User: req.User,
-		ImageRef: req.ImageRef, MemoryMB: req.MemoryMB, VCPUs: req.VCPUs, DiskMB: req.DiskMB,
+		ImageRef: req.ImageRef, Pull: req.Pull, MemoryMB: req.MemoryMB, VCPUs: req.VCPUs, DiskMB: req.DiskMB,
 		Expose: req.Expose, Egress: req.Egress, AllowHosts: req.AllowHosts,
 		Workspace: req.Workspace, WorkspaceReadOnly: req.WorkspaceReadOnly, Mounts: req.Mounts,
 	})
@@ -212,7 +213,7 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 	}
 	status := s.conf.Status()
 	info := api.InstanceInfo{
-		Instance: instanceOf(v), Hibernated: v.Hibernated,
+		Instance: instanceOf(v), ImageID: v.Spec.Base.ID, Hibernated: v.Hibernated,
 		Driver: status.Backend, Isolation: status.Isolation, HarnessVersion: v.Harness,
 		MemoryMB: v.Spec.Memory.MiB(), VCPUs: v.Spec.VCPUs, DiskMB: v.Spec.Disk.MiB(),
 		PauseAfter: int64(v.Spec.PauseAfter / time.Second), StopAfter: int64(v.Spec.StopAfter / time.Second), Why: v.Why, Holds: []api.Hold{},

@@ -98,6 +98,7 @@ func specOf(req api.RunRequest) (instance.Spec, error) {
 		Workdir:   req.Workdir,
 		User:      req.User,
 		Image:     req.ImageRef,
+		Pull:      instance.Pull(req.Pull),
 		Memory:    size.Bytes(req.MemoryMB) * size.MiB,
 		VCPUs:     req.VCPUs,
 		Disk:      size.Bytes(req.DiskMB) * size.MiB,

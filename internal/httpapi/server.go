@@ -37,6 +37,7 @@ type Config struct {
 	Runner    Runner
 	Instances Instances
 	Secrets   Secrets
+	Images    Images
 	Status    func() api.Status
 	// Shutdown begins to end the daemon, with all instances: they are put to sleep, or
 	// stopped if stop is set. It returns at once.

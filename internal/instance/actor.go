@@ -211,6 +211,7 @@ func (a *actor) step(ev Event) {
 	if a.snap.State == Erasing || before.Enabled && !a.snap.Enabled {
 		a.closeDoors()
 	}
+	a.refresh() // who is answered sees what was done
 	for _, e := range effects {
 		a.perform(e)
 	}

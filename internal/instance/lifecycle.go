@@ -50,6 +50,11 @@ func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
 	if err := s.world.checkSecrets(ctx, spec); err != nil {
 		return nil, err
 	}
+	release, err := s.world.settle(ctx, &spec)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	// Or another request of that name would take it for one that is stopped.
 	a, err := s.addIn(newRecord(spec), Booting)
 	if err != nil {

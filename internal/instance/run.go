@@ -37,7 +37,12 @@ func (s *Set) Run(ctx context.Context, spec Spec) (*Run, error) {
 	if err := s.world.checkSecrets(ctx, spec); err != nil {
 		return nil, err
 	}
+	release, err := s.world.settle(ctx, &spec)
+	if err != nil {
+		return nil, err
+	}
 	a, err := s.add(newRecord(spec))
+	release()
 	if err != nil {
 		return nil, err
 	}

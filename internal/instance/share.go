@@ -32,7 +32,7 @@ func (a *actor) share(ctx context.Context, l *live, life Life) error {
 	}
 	ws, err := a.world.Workspaces.Open(a.id, a.spec.Folders, life)
 	if err != nil {
-		return fmt.Errorf("workspace of %s: %w", a.spec.Handle, err)
+		return a.notShared(err)
 	}
 	ln, err := n.Listen(guestproto.MountPort)
 	if err != nil {
@@ -57,6 +57,15 @@ func (a *actor) share(ctx context.Context, l *live, life Life) error {
 	})
 	a.tellSharers(ctx)
 	return nil
+}
+
+// notShared says of an instance that its folders cannot be had. That they are not there
+// does not mean that it is not.
+func (a *actor) notShared(err error) error {
+	if fault.KindOf(err) != fault.NotFound {
+		return fmt.Errorf("workspace of %s: %w", a.spec.Handle, err)
+	}
+	return fault.Wrap(fault.Unavailable, err, "workspace of %s", a.spec.Handle).By(fault.Host).WithHint("%s", fault.HintOf(err))
 }
 
 // unshared waits until what served the instance's folders to an earlier machine has

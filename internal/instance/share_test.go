@@ -100,7 +100,7 @@ func TestFolderIsMissing(t *testing.T) {
 
 		must(t, s.Hibernate(t.Context(), "web"))
 		w.shares.openErr = missing
-		if err := s.Resume(t.Context(), "web"); !errors.Is(err, missing) || fault.HintOf(err) == "" {
+		if err := s.Resume(t.Context(), "web"); !errors.Is(err, missing) || fault.HintOf(err) == "" || fault.KindOf(err) != fault.Unavailable {
 			t.Errorf("a wake without the folder: %v", err)
 		}
 		if !isHibernated(t, s) || len(w.saved) != 1 {
@@ -173,4 +173,31 @@ func TestSharersAreTold(t *testing.T) {
 		}
 		closeSet(t, s, StopAll)
 	})
+}
+
+// TestWhatOutlivesARun: a guest whose folder stays writes back what it has before it is
+// ended; one whose folder goes with it need not.
+func TestWhatOutlivesARun(t *testing.T) {
+	for _, c := range []struct {
+		f    Folders
+		want int
+	}{
+		{Folders{}, 0}, {Folders{Workspace: "code"}, 1}, {Folders{Mounts: []Mount{{Source: "/srv", Target: "/srv"}}}, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newStubWorld()
+			withShares(w)
+			s := NewSet(w.world())
+			r, err := s.Run(t.Context(), Spec{Command: []string{"make"}, Folders: c.f})
+			if err != nil {
+				t.Fatal(err)
+			}
+			must(t, r.Close())
+			if w.freezes != c.want {
+				t.Errorf("%+v: %d freezes, want %d", c.f, w.freezes, c.want)
+			}
+			checkSharesOver(t, w)
+			closeSet(t, s, StopAll)
+		})
+	}
 }

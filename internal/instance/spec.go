@@ -31,7 +31,9 @@ type Spec struct {
 	Secrets   []string // names of those in the environment, or AllSecrets; an actor's are in its record
 	Workdir   string   // "" is the image's, else /
 	User      string   // name or uid[:group or gid]; "" is the image's, else root
-	Image     string   // "" is the default image
+	Image     string   // as it was asked for; "" is the default image
+	Base      Base     `json:",omitzero"` // what that named when the instance was made
+	Pull      Pull     `json:"-"`         // of the making
 	Memory    size.Bytes
 	VCPUs     int
 	Disk      size.Bytes

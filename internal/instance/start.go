@@ -52,7 +52,7 @@ type starting struct {
 // failed, and loses nothing: what was saved is of no use to anybody.
 func (s *starting) canBoot(ctx context.Context, err error) bool {
 	switch {
-	case ctx.Err() != nil, fault.KindOf(err) == fault.Exhausted:
+	case ctx.Err() != nil, fault.KindOf(err) == fault.Exhausted, fault.ExitOf(err) != 0: // the last is the program's fault
 		return false
 	case s.kind == Clone:
 		return !s.linked // what fails with the guest at hand fails in any guest

@@ -21,6 +21,7 @@ type World struct {
 	Workspaces Workspaces
 	Doors      Doors // nil opens no ports
 	Secrets    Secrets
+	Images     Images // nil leaves it to Ground what a Spec's Image is
 	Log        *slog.Logger
 	Limits     Limits
 	Defaults   Defaults

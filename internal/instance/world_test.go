@@ -56,7 +56,10 @@ type stubWorld struct {
 	wakes    int
 	resumes  int
 	thaws    int
+	freezes  int
 	spawned  time.Time // the last program
+	asked    guestproto.Spawn
+	images   Images
 	nets     *stubNets
 	doors    *stubDoors
 	shares   *stubShares // nil is none
@@ -73,7 +76,7 @@ func newStubWorld() *stubWorld {
 }
 
 func (w *stubWorld) world() World {
-	world := World{Driver: w, Ground: w, Linker: w, Store: w, Logs: w, Archive: w.archive, Networks: w.nets, Doors: w.doors, Log: slog.New(slog.DiscardHandler), Limits: DefaultLimits()}
+	world := World{Driver: w, Ground: w, Linker: w, Store: w, Logs: w, Archive: w.archive, Networks: w.nets, Doors: w.doors, Images: w.images, Log: slog.New(slog.DiscardHandler), Limits: DefaultLimits()}
 	if w.shares != nil {
 		world.Workspaces = w.shares
 	}
@@ -374,7 +377,7 @@ func (g *stubGuest) Spawn(_ context.Context, req guestproto.Spawn) error {
 	if req.ID == guestproto.ProgramID {
 		g.w.mu.Lock()
 		defer g.w.mu.Unlock()
-		g.w.spawned = time.Now()
+		g.w.spawned, g.w.asked = time.Now(), req
 		if g.w.shares != nil {
 			g.w.shares.note("spawn")
 		}
@@ -415,7 +418,12 @@ func (g *stubGuest) Thaw(ctx context.Context) error {
 	return nap(ctx, g.w.thaw)
 }
 
-func (g *stubGuest) Freeze(context.Context, time.Duration) ([]string, error) { return nil, nil }
+func (g *stubGuest) Freeze(context.Context, time.Duration) ([]string, error) {
+	g.w.mu.Lock()
+	defer g.w.mu.Unlock()
+	g.w.freezes++
+	return nil, nil
+}
 
 // Suspend parts the guest from its machine; its program waits with it.
 func (g *stubGuest) Suspend() { g.move(nil) }
@@ -529,12 +537,16 @@ func (g *stubGuest) CopyIn(context.Context, guestproto.Copy, io.ReadCloser) ([]s
 	return g.copy()
 }
 
-// copy lasts as long as a program runs, or until the machine ends.
+// copy lasts as long as a command runs, or until the machine ends.
 func (g *stubGuest) copy() ([]string, error) {
+	runs := g.w.runs
+	if g.w.execs > 0 {
+		runs = g.w.execs
+	}
 	select {
 	case <-g.shut:
 		return nil, net.ErrClosed
-	case <-time.After(g.w.runs):
+	case <-time.After(runs):
 	}
 	return []string{"note"}, nil
 }

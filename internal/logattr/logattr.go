@@ -60,3 +60,6 @@ func Accel(name string) slog.Attr { return slog.String("accel", name) }
 
 // Part is a part of the daemon.
 func Part(name string) slog.Attr { return slog.String("part", name) }
+
+// Image is the name or digest of an image or a part of one.
+func Image(name string) slog.Attr { return slog.String("image", name) }

@@ -74,7 +74,7 @@ func (g *Ground) newCapture(id instance.ID, spec instance.Spec, live bool) (*cap
 	if _, err := g.folder(id); err != nil {
 		return nil, err
 	}
-	img, err := g.image(spec.Image)
+	img, err := g.image(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -333,7 +333,7 @@ func (c *capture) Start(ctx context.Context, id instance.ID, spec instance.Spec,
 	if c.useless != nil {
 		return plan, c.useless
 	}
-	img, err := c.g.image(spec.Image)
+	img, err := c.g.image(spec)
 	if err != nil {
 		return plan, err
 	}

@@ -108,7 +108,7 @@ func (g *Ground) plan(ctx context.Context, id instance.ID, spec instance.Spec, m
 	if err != nil {
 		return instance.Plan{}, err
 	}
-	img, err := g.image(spec.Image)
+	img, err := g.image(spec)
 	if err != nil {
 		return instance.Plan{}, err
 	}
@@ -177,7 +177,13 @@ func (g *Ground) boot(ctx context.Context) (kernel.Kernel, string, error) {
 
 var imageName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
 
-func (g *Ground) image(name string) (rootfs.Image, error) {
+// image returns the root file system of an instance: that of the image it was made of,
+// or, of one that knows none, the image of set-up.
+func (g *Ground) image(spec instance.Spec) (rootfs.Image, error) {
+	if spec.Base.Root != "" {
+		return rootfs.LoadRoot(g.home, spec.Base.Root)
+	}
+	name := spec.Image
 	if name == "" {
 		name = rootfs.BaseImage
 	}

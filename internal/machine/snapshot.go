@@ -216,7 +216,7 @@ func (g *Ground) OpenSnapshot(ctx context.Context, ref string) (instance.Snapsho
 	if m.Form != snapshotForm {
 		return instance.Snapshot{}, nil, fault.New(fault.Conflict, "the snapshot %s is of another version of AegisVM", m.Name)
 	}
-	img, err := g.image(m.Origin.Spec.Image)
+	img, err := g.image(m.Origin.Spec)
 	if err != nil {
 		return instance.Snapshot{}, nil, err
 	}

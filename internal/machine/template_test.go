@@ -6,12 +6,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/instance"
+	"github.com/xfeldman/aegisvm/internal/rootfs"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 	"github.com/xfeldman/aegisvm/internal/vmm/fake"
@@ -378,4 +381,57 @@ func sized(n int) []instance.Spec {
 		all[i].Memory = size.GiB + size.Bytes(i)*memoryStep
 	}
 	return all
+}
+
+// TestForget removes an image's templates, unless they are in use.
+func TestForget(t *testing.T) {
+	s := newStage(t)
+	base := spec()
+	s.cloneOf(t, s.Ground, base)
+	s.work.Wait()
+	img, err := rootfs.LoadImage(s.home, rootfs.BaseImage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Forget("sha256:another")
+	s.only(t)
+	plan, err := s.Prepare(t.Context(), instance.NewID(), base, guestproto.NewMagic(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Forget(img.Digest)
+	s.only(t)
+	plan.Release()
+	s.Forget(img.Digest)
+	if dirs := s.folders(t); len(dirs) != 0 {
+		t.Errorf("after all of it is forgotten there is %v", dirs)
+	}
+	s.cloneOf(t, s.Ground, base) // it can be made again
+	s.made(t, 2)
+}
+
+// TestRootOfImage starts instances of an image that has a root of its own.
+func TestRootOfImage(t *testing.T) {
+	s := newStage(t)
+	base := spec()
+	base.Base.Root = "sha256:" + strings.Repeat("a", 64)
+	if _, err := s.Prepare(t.Context(), instance.NewID(), base, guestproto.NewMagic(), false); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("a root that is not here: %v", err)
+	}
+	path, err := rootfs.RootPath(s.home, base.Base.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("root"), 0o400)); err != nil {
+		t.Fatal(err)
+	}
+	if plan := s.cloneOf(t, s.Ground, base); plan.Recipe.Disks[0].Path != path {
+		t.Errorf("its machine stands on %+v", plan.Recipe.Disks[0])
+	}
+	s.cloneOf(t, s.Ground, spec()) // of another image: another template
+	s.made(t, 2)
+	base.Base.Root = "../../../etc/passwd"
+	if _, err := s.Prepare(t.Context(), instance.NewID(), base, guestproto.NewMagic(), false); err == nil {
+		t.Error("a path was taken for a digest")
+	}
 }

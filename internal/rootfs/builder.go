@@ -2,7 +2,6 @@ package rootfs
 
 import (
 	"archive/tar"
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,24 +9,51 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/size"
 )
 
 // xattrRecord is how tar carries extended attributes in PAX records.
 const xattrRecord = "SCHILY.xattr."
 
-// Builder writes one EROFS image. Add the members of one or more archives, then
-// Finish. It is for one goroutine. After an error the file's content is worthless.
+// Builder writes one EROFS image. Add archives, layers and other images, each on top
+// of what is there, then Finish. It is for one goroutine. After an error the file's
+// content is worthless.
 type Builder struct {
 	f      *os.File
-	w      *bufio.Writer
+	w      *blockWriter
 	tree   *tree
 	next   uint32 // the block that is written next
-	sparse int64  // bytes of sparse files so far
+	data   int64  // bytes of files so far
+	layers bool   // members named .wh. are whiteouts
+	limits Limits
+}
+
+// Limits bounds an image in the making: what it is made of comes from strangers.
+type Limits struct {
+	// Data bounds the bytes of all files, holes included: those are free for whoever
+	// made them, and take time here.
+	Data size.Bytes
+	// Written bounds what the image takes on the disk.
+	Written size.Bytes
+	// Entries bounds the names in it, and Names the bytes of names, of links' targets and
+	// of attributes: they are held in memory.
+	Entries int
+	Names   size.Bytes
+}
+
+// DefaultLimits are the limits of a Builder that was told no others.
+func DefaultLimits() Limits {
+	return Limits{Data: 64 * size.GiB, Written: 64 * size.GiB, Entries: 1 << 20, Names: 256 * size.MiB}
 }
 
 // NewBuilder starts an image at the beginning of f, which is empty.
-func NewBuilder(f *os.File) (*Builder, error) {
-	b := &Builder{f: f, w: bufio.NewWriterSize(f, 1<<20), tree: newTree()}
+func NewBuilder(f *os.File) (*Builder, error) { return NewBuilderWithin(f, DefaultLimits()) }
+
+// NewBuilderWithin is NewBuilder with other limits.
+func NewBuilderWithin(f *os.File, limits Limits) (*Builder, error) {
+	b := &Builder{f: f, w: newBlockWriter(f, int64(limits.Written)), tree: newTree(limits), limits: limits}
 	// Block 0 is the superblock's; Finish comes back for it.
 	if _, err := b.w.Write(make([]byte, blockSize)); err != nil {
 		return nil, err
@@ -39,7 +65,8 @@ func NewBuilder(f *os.File) (*Builder, error) {
 // AddTar adds all members of an uncompressed tar stream. A member replaces what
 // an earlier one of the same name left, but a directory keeps its content.
 func (b *Builder) AddTar(ctx context.Context, r io.Reader) error {
-	tr := tar.NewReader(r)
+	tr := tar.NewReader(ctxReader{ctx, r})
+	b.tree.layer++
 	for {
 		if err := context.Cause(ctx); err != nil {
 			return err
@@ -49,12 +76,21 @@ func (b *Builder) AddTar(ctx context.Context, r io.Reader) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("read archive: %w", err)
+			return b.blame(err)
 		}
 		if err := b.add(h, tr); err != nil {
-			return fmt.Errorf("add %s: %w", h.Name, err)
+			return fmt.Errorf("add %s: %w", h.Name, b.blame(err))
 		}
 	}
+}
+
+// blame says that what went wrong is the archive's fault, unless it is known whose it is
+// or the image could not be written.
+func (b *Builder) blame(err error) error {
+	if fault.KindOf(err) != fault.Internal || b.w.err != nil {
+		return err
+	}
+	return fault.Wrap(fault.Invalid, err, "bad archive").By(fault.Image)
 }
 
 func (b *Builder) add(h *tar.Header, r io.Reader) error {
@@ -67,6 +103,9 @@ func (b *Builder) add(h *tar.Header, r io.Reader) error {
 	}
 	if len(elems) == 0 {
 		return b.addRoot(h)
+	}
+	if hidden, ok := strings.CutPrefix(elems[len(elems)-1], whiteoutPrefix); ok && b.layers {
+		return b.tree.whiteout(elems[:len(elems)-1], hidden)
 	}
 	dir, err := b.tree.dir(elems[:len(elems)-1])
 	if err != nil {
@@ -82,6 +121,7 @@ func (b *Builder) add(h *tar.Header, r io.Reader) error {
 	}
 	if old := dir.children[name]; n.isDir() && old != nil && old.isDir() {
 		old.setAttrs(n)
+		old.layer = b.tree.layer
 		return nil
 	}
 	if n.mode&typeMask == typeFile {
@@ -136,11 +176,6 @@ func (b *Builder) newNode(h *tar.Header) (*node, error) {
 	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse, tar.TypeCont: //nolint:staticcheck // old archives have TypeRegA
 		n.mode |= typeFile
 		n.size = uint64(max(h.Size, 0))
-		if isSparse(h) {
-			if b.sparse += h.Size; b.sparse > maxSparse {
-				return nil, badArchive("more than %d bytes of sparse files", maxSparse)
-			}
-		}
 	case tar.TypeDir:
 		n.mode |= typeDir
 		n.children = map[string]*node{}
@@ -162,24 +197,6 @@ func (b *Builder) newNode(h *tar.Header) (*node, error) {
 		return nil, badArchive("member of unknown type %q", h.Typeflag)
 	}
 	return n, n.setXattrs(h.PAXRecords)
-}
-
-// maxSparse bounds what the sparse files of an archive may come to. All other data
-// is at most as long as the archive; a sparse file's holes are free for whoever
-// made it, and are written out here.
-const maxSparse = 1 << 30
-
-// isSparse tells whether a member is a sparse file in any of the formats.
-func isSparse(h *tar.Header) bool {
-	if h.Typeflag == tar.TypeGNUSparse {
-		return true
-	}
-	for k := range h.PAXRecords {
-		if strings.HasPrefix(k, "GNU.sparse.") {
-			return true
-		}
-	}
-	return false
 }
 
 func (n *node) setXattrs(records map[string]string) error {
@@ -219,8 +236,11 @@ func (b *Builder) writeData(n *node, r io.Reader) error {
 	if uint64(b.next)+blocks > maxBlocks {
 		return badArchive("larger than a file system can be")
 	}
+	if b.data += size; b.data > int64(b.limits.Data) {
+		return badArchive("more than %v in its files", b.limits.Data)
+	}
 	n.block = b.next
-	copied, err := io.Copy(b.w, r)
+	copied, err := b.w.ReadFrom(r)
 	if err != nil {
 		return err
 	}

@@ -287,7 +287,7 @@ func TestHardLinkToItself(t *testing.T) {
 // TestSparseFilesAreBounded: a few bytes of archive must not become a full disk.
 func TestSparseFilesAreBounded(t *testing.T) {
 	h := member{tar.Header{Typeflag: tar.TypeReg, Name: "a", PAXRecords: map[string]string{
-		"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a", "GNU.sparse.realsize": strconv.Itoa(maxSparse + 1),
+		"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a", "GNU.sparse.realsize": strconv.FormatInt(int64(DefaultLimits().Data)+1, 10),
 	}}, "0\n" + strings.Repeat("\x00", 510)}
 	data := sparseArchive(t, h)
 	if _, _, err := build(t, data); fault.KindOf(err) != fault.Invalid {

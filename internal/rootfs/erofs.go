@@ -85,9 +85,10 @@ func (b *Builder) Finish() error {
 	if err := b.pad(int64(pos)); err != nil {
 		return err
 	}
-	if err := b.w.Flush(); err != nil {
+	if err := b.w.finish(); err != nil {
 		return err
 	}
+	b.reclaim()
 	start := b.next
 	_, err = b.f.WriteAt(superblock(uint64(len(order)), start, start+uint32(inodes), [16]byte(sum.Sum(nil)[:16])), 0) //nolint:gosec // bounded by layout
 	return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/size"
 )
 
 // The file types of a Unix mode.
@@ -25,8 +26,7 @@ const (
 
 // Limits on a tree: an archive is input from a stranger.
 const (
-	maxNodes      = 4 << 20 // entries of an image
-	maxName       = 255     // bytes, as in Linux
+	maxName       = 255 // bytes, as in Linux
 	maxPathDepth  = 1024
 	maxLinkTarget = 4095 // bytes, as in Linux
 	maxFollow     = 40   // symbolic links on one path, as in Linux
@@ -39,6 +39,7 @@ type node struct {
 	uid, gid uint32
 	mtime    time.Time
 	links    uint32
+	layer    uint32 // that named it last
 	size     uint64
 	target   string            // of a symbolic link
 	rdev     uint32            // of a device, as the kernel encodes it
@@ -54,14 +55,18 @@ func (n *node) isDir() bool { return n.mode&typeMask == typeDir }
 
 // tree is the name space of an image in the making.
 type tree struct {
-	root  *node
-	nodes int // names in the tree
+	root    *node
+	limits  Limits
+	nodes   int        // names in the tree
+	names   size.Bytes // of all that were put into it
+	layer   uint32     // that is being added
+	orphans []*node    // files that have lost their last name; some may have got another
 }
 
-func newTree() *tree {
+func newTree(limits Limits) *tree {
 	root := &node{mode: typeDir | 0o755, links: 2, children: map[string]*node{}, mtime: time.Unix(0, 0)}
 	root.parent = root
-	return &tree{root: root, nodes: 1}
+	return &tree{root: root, limits: limits, nodes: 1}
 }
 
 // split cleans the name of an archive member into its elements. Names are
@@ -90,7 +95,10 @@ func split(name string) ([]string, error) {
 
 // dir returns the directory at elems, following symbolic links within the tree
 // as a process with this root would. Missing directories are made.
-func (t *tree) dir(elems []string) (*node, error) {
+func (t *tree) dir(elems []string) (*node, error) { return t.walk(elems, true) }
+
+// walk is dir, which makes missing directories or fails with fs.ErrNotExist.
+func (t *tree) walk(elems []string, mend bool) (*node, error) {
 	cur, follows := t.root, 0
 	for len(elems) > 0 {
 		e := elems[0]
@@ -101,6 +109,8 @@ func (t *tree) dir(elems []string) (*node, error) {
 		}
 		child := cur.children[e]
 		switch {
+		case child == nil && !mend:
+			return nil, fmt.Errorf("%s: %w", e, fs.ErrNotExist)
 		case child == nil:
 			child = &node{mode: typeDir | 0o755, mtime: cur.mtime, children: map[string]*node{}}
 			if err := t.put(cur, e, child); err != nil {
@@ -134,9 +144,13 @@ func (t *tree) put(dir *node, name string, n *node) error {
 	if err := t.remove(dir, name); err != nil {
 		return err
 	}
-	if t.nodes++; t.nodes > maxNodes {
-		return badArchive("more than %d entries", maxNodes)
+	if t.nodes++; t.nodes > t.limits.Entries {
+		return badArchive("more than %d entries", t.limits.Entries)
 	}
+	if t.names += size.Bytes(n.weigh(name)); t.names > t.limits.Names {
+		return badArchive("more than %v of names and attributes", t.limits.Names)
+	}
+	n.layer = t.layer
 	dir.children[name] = n
 	if n.isDir() {
 		n.parent, n.links = dir, 2
@@ -161,10 +175,26 @@ func (t *tree) remove(dir *node, name string) error {
 		dir.links--
 		t.forget(old)
 	} else {
-		old.links--
+		t.unlink(old)
 	}
 	t.nodes--
 	return nil
+}
+
+// unlink takes one of a file's names away.
+func (t *tree) unlink(n *node) {
+	if n.links--; n.links == 0 && n.block > 0 {
+		t.orphans = append(t.orphans, n)
+	}
+}
+
+// weigh returns what a name of the node holds in memory, beyond the node itself.
+func (n *node) weigh(name string) int {
+	total := len(name) + len(n.target)
+	for k, v := range n.xattrs {
+		total += len(k) + len(v)
+	}
+	return total
 }
 
 // forget takes the names below a removed directory off the books.
@@ -173,7 +203,7 @@ func (t *tree) forget(dir *node) {
 		if n.isDir() {
 			t.forget(n)
 		} else {
-			n.links--
+			t.unlink(n)
 		}
 		delete(dir.children, name)
 		t.nodes--
@@ -190,7 +220,7 @@ func (t *tree) find(name string) (*node, error) {
 	if len(elems) == 0 {
 		return t.root, nil
 	}
-	dir, err := t.dir(elems[:len(elems)-1])
+	dir, err := t.walk(elems[:len(elems)-1], false)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,9 @@ const maxLinks = 64 << 10
 type packer struct {
 	tar   *tar.Writer
 	note  noter
+	opts  PackOptions
+	every bool     // devices, pipes and attributes too
+	dir   *os.File // that is being read, or nil
 	buf   []byte
 	began bool
 	links map[inode]*linked
@@ -47,7 +50,12 @@ func (p *packer) entry(dir *os.Root, base, name string, depth int) error {
 	case len(name) > maxName || depth > maxDepth:
 		return refuse("%.200q...: too deep", name)
 	}
-	h := header(fi, name)
+	h := p.header(fi, name)
+	if p.every {
+		if done, err := p.more(dir, base, h, fi); done || err != nil {
+			return err
+		}
+	}
 	switch m := fi.Mode(); {
 	case m.IsDir():
 		return p.folder(dir, base, h, fi, depth)
@@ -67,9 +75,9 @@ func (p *packer) entry(dir *os.Root, base, name string, depth int) error {
 	}
 }
 
-func header(fi fs.FileInfo, name string) *tar.Header {
+func (p *packer) header(fi fs.FileInfo, name string) *tar.Header {
 	h := &tar.Header{Name: name, ModTime: fi.ModTime(), Mode: bits(fi.Mode()), Format: tar.FormatPAX}
-	if st, ok := statOf(fi); ok {
+	if st, ok := statOf(fi); ok && (!p.opts.Squash || int(st.Uid) != os.Getuid()) {
 		h.Uid, h.Gid = int(st.Uid), int(st.Gid)
 	}
 	return h
@@ -99,7 +107,7 @@ func (p *packer) write(h *tar.Header) error {
 // folder packs a folder, a few names at a time.
 func (p *packer) folder(parent *os.Root, base string, h *tar.Header, fi fs.FileInfo, depth int) error {
 	name := h.Name
-	if depth > 0 && isPseudo(parent, base, fi) {
+	if depth > 0 && !p.opts.Layer && isPseudo(parent, base, fi) {
 		p.note.say("%q left out: the kernel makes it up", name)
 		return nil
 	}
@@ -123,6 +131,14 @@ func (p *packer) folder(parent *os.Root, base string, h *tar.Header, fi fs.FileI
 	if err := p.write(h); err != nil {
 		return err
 	}
+	if p.opts.Layer && depth > 0 && isOpaque(list) {
+		if err := p.write(&tar.Header{Typeflag: tar.TypeReg, Name: name + "/" + whiteout + whiteout + ".opq", Format: tar.FormatPAX}); err != nil {
+			return err
+		}
+	}
+	above := p.dir
+	p.dir = list
+	defer func() { p.dir = above }()
 	for {
 		names, err := list.Readdirnames(256)
 		for _, n := range names {

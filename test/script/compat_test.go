@@ -246,6 +246,26 @@ var compat = []struct {
 		has(t, decoded[map[string]any](t, lines[0]), "exec_id", map[string]any{"line": "of exec", "source": "exec", "exec_id": exec})
 		u.refused("GET", "/v1/instances/web/logs?since=yesterday", "", 400)
 	}},
+	{"5 POST /v1/instances: workspace; GET: workspace; GET .../workspace/tree: [{name,is_dir,size}]; GET/POST .../workspace; POST .../blob: {blob,media_type,size}", func(t *testing.T, u *user) {
+		dir := t.TempDir()
+		u.object("POST", "/v1/instances", `{"handle":"files","command":["sleep","1000"],"workspace":"`+dir+`"}`, 201)
+		has(t, u.object("GET", "/v1/instances/files", "", 200), "workspace,workspace_dir", map[string]any{"workspace": dir, "workspace_dir": dir})
+		u.object("POST", "/v1/instances/files/workspace?path=sub/a.txt", "text", 200)
+		if b, err := os.ReadFile(filepath.Join(dir, "sub/a.txt")); err != nil || string(b) != "text" {
+			t.Errorf("%q, %v", b, err)
+		}
+		if _, lines := u.call("GET", "/v1/instances/files/workspace/tree?path=sub", ""); len(lines) != 1 || lines[0] != `[{"name":"a.txt","is_dir":false,"size":4}]` {
+			t.Errorf("%q", lines)
+		}
+		if status, lines := u.call("GET", "/v1/instances/files/workspace?path=sub/a.txt", ""); status != 200 || len(lines) != 1 || lines[0] != "text" {
+			t.Errorf("%d, %q", status, lines)
+		}
+		has(t, u.object("POST", "/v1/instances/files/blob", "GIF89a and so on", 200), "blob,media_type,size", map[string]any{"media_type": "image/gif", "size": 16})
+		u.refused("GET", "/v1/instances/files/workspace?path=../x", "", 403)
+		u.refused("POST", "/v1/instances/files/workspace?path=large", strings.Repeat("x", 10<<20+1), 413)
+		u.refused("POST", "/v1/instances", `{"command":["true"],"workspace":"`+dir+`/none"}`, 404)
+		u.ok("instance", "delete", "files")
+	}},
 	{"5 a boot failure is a system line and a terminal marker", func(t *testing.T, u *user) {
 		u.object("POST", "/v1/instances", `{"handle":"bad","command":["no-such-command"]}`, 201)
 		u.until("bad", "stopped")

@@ -1,6 +1,8 @@
 package script
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +21,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/paths"
+	"github.com/xfeldman/aegisvm/internal/rootfs"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 	"github.com/xfeldman/aegisvm/internal/vmm/fake"
@@ -53,8 +56,25 @@ func fakeWorld(o *daemon.Options) {
 	host = fake.NewHost(func(ctx context.Context, b fake.Boot) vmm.Exit { return guest(ctx, b, what, programs) })
 	host.Inject(faults[what])
 	o.Driver = host.Driver()
+	if err := installBase(o.Config.Home); err != nil {
+		panic(err)
+	}
 	o.Ground = &ground{home: o.Config.Home, full: what == "disk full"}
 	o.Memory = func() (total, available size.Bytes, err error) { return math.MaxInt64 / 100, math.MaxInt64 / 100, nil }
+}
+
+// installBase makes an image with nothing in it, as set-up would.
+func installBase(home paths.Home) error {
+	if _, err := rootfs.LoadImage(home, rootfs.BaseImage); err == nil {
+		return nil
+	}
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	if err := errors.Join(w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "./", Mode: 0o755}), w.Close()); err != nil {
+		return err
+	}
+	_, err := rootfs.BuildImage(context.Background(), home, rootfs.Image{Name: rootfs.BaseImage}, &archive)
+	return err
 }
 
 // harm is a program that does something to its machine and waits for its end.

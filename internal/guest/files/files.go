@@ -28,6 +28,19 @@ type Copy struct {
 	req    guestproto.Copy
 	source *tree.Source
 	target *tree.Target
+	layer  bool   // the source is the upper folder of an overlay
+	done   func() // what Close does last; nil is nothing
+}
+
+// OpenChanges opens the upper folder of the overlay that is the root, to read what has
+// changed on the image. release is called by Close, or by OpenChanges when it fails.
+func OpenChanges(upper string, release func()) (*Copy, error) {
+	source, err := tree.OpenSource(upper + "/.")
+	if err != nil {
+		release()
+		return nil, errorOf(err)
+	}
+	return &Copy{source: source, layer: true, done: release}, nil
 }
 
 // Open looks at what the host asks for. Paths are below root. Its errors are fit for
@@ -75,6 +88,9 @@ func below(root, p string) (string, error) {
 
 // Close lets go of the files.
 func (c *Copy) Close() error {
+	if c.done != nil {
+		defer c.done()
+	}
 	if c.source != nil {
 		return c.source.Close()
 	}
@@ -100,7 +116,11 @@ func (c *Copy) Run(s Stream) {
 			_ = s.SetWriteDeadline(past) // else a reader that left would hold the copy
 		}
 	})
-	out.finish(c.source.Pack(out, out.note))
+	if c.layer {
+		out.finish(c.source.PackAll(out, tree.PackOptions{Layer: true, Note: out.note}))
+	} else {
+		out.finish(c.source.Pack(out, out.note))
+	}
 	_ = s.SetReadDeadline(past)
 	wg.Wait()
 }

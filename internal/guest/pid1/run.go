@@ -61,6 +61,7 @@ func Run() error {
 		Harness:   buildinfo.Version(),
 		BootNonce: bootNonce(),
 		Files:     "/",
+		Changes:   m.changes,
 	})
 	go watchOOM(s.OOM) // for life
 	return s.Run()

@@ -12,6 +12,9 @@ import (
 // abilities returns the optional parts of the protocol that this guest has, sorted.
 func (s *Server) abilities() []string {
 	have := []string{"dial", guestproto.AbilityMount}
+	if s.conf.Changes != nil {
+		have = append([]string{guestproto.AbilityChanges}, have...)
+	}
 	if s.conf.Files != "" {
 		have = append([]string{guestproto.AbilityCopy}, have...)
 	}
@@ -24,7 +27,7 @@ func (s *session) copy(ctx context.Context, stream *yamux.Stream, req *guestprot
 		_ = refuse(stream, guestproto.CodeUnsupported, "a copy")
 		return
 	}
-	c, err := files.Open(s.conf.Files, *req)
+	c, err := s.open(*req)
 	if err != nil {
 		_ = refuseErr(stream, err)
 		return
@@ -36,4 +39,19 @@ func (s *session) copy(ctx context.Context, stream *yamux.Stream, req *guestprot
 	stop := context.AfterFunc(ctx, func() { _ = stream.SetDeadline(past) })
 	defer stop()
 	c.Run(stream)
+}
+
+// open finds what a copy is of.
+func (s *session) open(req guestproto.Copy) (*files.Copy, error) {
+	if !req.Changes {
+		return files.Open(s.conf.Files, req)
+	}
+	if s.conf.Changes == nil {
+		return nil, &guestproto.Error{Code: guestproto.CodeUnsupported, Msg: "a copy of the changes"}
+	}
+	path, release, err := s.conf.Changes()
+	if err != nil {
+		return nil, err
+	}
+	return files.OpenChanges(path, release)
 }

@@ -47,6 +47,9 @@ type Config struct {
 	Harness   string // build version
 	BootNonce string
 	Files     string // the folder that hosts see as the root in copies; "" allows none
+	// Changes returns a path of the upper folder of the overlay that is the root, and what
+	// to call after it was read. Nil is no such folder.
+	Changes func() (path string, release func(), err error)
 }
 
 // Server answers one host.
