@@ -26,23 +26,17 @@ func (w *world) start(ctx context.Context, name string, env ...string) (*product
 	if err != nil {
 		return nil, err
 	}
-	if err := w.program(ctx, home, "up", env...); err != nil {
+	if err := w.program(ctx, home, env, "up"); err != nil {
 		return nil, err
 	}
 	return &product{home: home, client: client.New(home.Socket())}, nil
 }
 
-// program runs a command of aegis in a home.
-func (w *world) program(ctx context.Context, home paths.Home, command string, more ...string) error {
+// program runs a command of aegis in a home, with env in addition to what this process has.
+func (w *world) program(ctx context.Context, home paths.Home, env []string, args ...string) error {
 	aegis, err := paths.Program("aegis")
 	if err != nil {
 		return fault.Wrap(fault.Unavailable, err, "the program is missing").By(fault.Host).WithHint("install AegisVM again")
-	}
-	args, env := []string{command}, []string(nil)
-	if command == "up" {
-		env = more
-	} else {
-		args = append(args, more...)
 	}
 	cmd := exec.CommandContext(ctx, aegis, args...)
 	cmd.Env = append(os.Environ(), "AEGIS_HOME="+string(home), "AEGIS_ROUTER=off", "AEGIS_LOG_LEVEL=debug", "AEGIS_LOG_FORMAT=json")
@@ -50,7 +44,7 @@ func (w *world) program(ctx context.Context, home paths.Home, command string, mo
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("aegis %s in %s: %w\n%s", command, home, err, said.Bytes())
+		return fmt.Errorf("aegis %s in %s: %w\n%s", args[0], home, err, said.Bytes())
 	}
 	return nil
 }

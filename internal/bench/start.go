@@ -31,7 +31,7 @@ func coldBoot(ctx context.Context, w *world) (*sampler, error) {
 		floor: func(ctx context.Context) (float64, error) {
 			return b.timed(ctx, true, func(context.Context, *node) error { return nil })
 		},
-		end: func(ctx context.Context) error { return w.program(ctx, p.home, "down", "--stop") },
+		end: func(ctx context.Context) error { return w.program(ctx, p.home, nil, "down", "--stop") },
 	}, nil
 }
 

@@ -83,7 +83,7 @@ func (w *world) clear(ctx context.Context) error {
 	for _, name := range []string{warmHome, coldHome} {
 		home := paths.Home(filepath.Join(w.conf.Home.Bench(), name))
 		if _, err := os.Stat(home.Data()); err == nil {
-			errs = append(errs, w.program(ctx, home, "down", "--stop"))
+			errs = append(errs, w.program(ctx, home, nil, "down", "--stop"))
 		}
 	}
 	machines, err := filepath.Glob(filepath.Join(w.conf.Home.Bench(), bareHome, "data", "*", "*", "vmm"))
