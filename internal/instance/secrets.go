@@ -162,6 +162,7 @@ func (g *grant) take(a *actor) {
 	}
 	if err == nil {
 		a.record = record
+		a.refresh() // who is answered sees what was done
 	}
 	names := a.record.Spec.Secrets
 	g.reply <- grantReply{Granted{names, a.snap.State != Stopped && !slices.Equal(names, a.given)}, err}
