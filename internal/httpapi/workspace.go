@@ -14,8 +14,9 @@ import (
 // octets is the type of bodies that are the bytes of a file.
 type octets string
 
-// maxFileBody lets a file that is too large be refused as such, and not as a request.
-const maxFileBody = api.MaxWorkspaceFile + 1<<10
+// maxFileBody is how much is read of a file that is too large, and thrown away: a client
+// that is still sending may lose an answer that comes before it has ended.
+const maxFileBody = 4 * api.MaxWorkspaceFile
 
 // foldersOf translates what an instance has of the host's folders.
 func foldersOf(workspace string, readOnly bool, mounts []api.Mount) instance.Folders {
@@ -101,14 +102,11 @@ func putBlob(f instance.Files, r *http.Request, _ string) (any, error) {
 
 // fileBody returns a request's body. Nothing is written before it has come.
 func fileBody(r *http.Request) ([]byte, error) {
-	tooLarge := fault.New(fault.TooLarge, "at most %d bytes can be written", int64(api.MaxWorkspaceFile)).WithHint("use: aegis cp")
-	if r.ContentLength > api.MaxWorkspaceFile {
-		return nil, tooLarge
-	}
-	b, err := io.ReadAll(r.Body)
+	b, err := io.ReadAll(io.LimitReader(r.Body, api.MaxWorkspaceFile+1))
 	switch {
-	case isTooLarge(err), len(b) > api.MaxWorkspaceFile:
-		return nil, tooLarge
+	case len(b) > api.MaxWorkspaceFile:
+		_, _ = io.Copy(io.Discard, r.Body) // see maxFileBody
+		return nil, fault.New(fault.TooLarge, "at most %d bytes can be written", int64(api.MaxWorkspaceFile)).WithHint("use: aegis cp")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, fault.Wrap(fault.Canceled, err, "the client has gone")
 	case err != nil:

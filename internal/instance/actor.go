@@ -298,6 +298,7 @@ func (a *actor) step(ev Event) {
 	if a.snap.State == Erasing || before.Enabled && !a.snap.Enabled {
 		a.closeDoors()
 	}
+	a.refresh() // who is answered sees what has become of it
 	for _, e := range effects {
 		a.perform(e)
 	}
