@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -241,7 +242,8 @@ func TestClones(t *testing.T) {
 	if env := h.run("env"); strings.Contains(env, "GODEBUG") {
 		t.Errorf("a program has the environment of PID 1:\n%s", env)
 	}
-	if made := strings.Count(h.log(), "msg=template"); made != 1 {
+	whole := load(t, filepath.Join(h.home, "data", "aegisd.log"))
+	if made := bytes.Count(whole, []byte("msg=template")); made != 1 {
 		t.Errorf("%d templates were made", made)
 	}
 	if after := h.digests(); !maps.Equal(before, after) {
