@@ -329,9 +329,20 @@ func (g *Guest) Listen(port uint16) (net.Listener, error) {
 func (g *Guest) Ping(ctx context.Context, to netip.Addr) error {
 	echo := header.ICMPv4(make([]byte, header.ICMPv4MinimumSize+8))
 	echo.SetType(header.ICMPv4Echo)
-	_, err := g.ask(ctx, icmp.ProtocolNumber4, tcpip.FullAddress{NIC: nicID, Addr: address(to)}, echo)
-	return err
+	for {
+		once, cancel := context.WithTimeout(ctx, pingInterval)
+		_, err := g.ask(once, icmp.ProtocolNumber4, tcpip.FullAddress{NIC: nicID, Addr: address(to)}, echo)
+		late := once.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err == nil || !late {
+			return err
+		}
+	}
 }
+
+// pingInterval is after how long a ping is sent again: a network that is flooded may lose
+// one.
+const pingInterval = 500 * time.Millisecond
 
 // Ask sends a UDP datagram and waits for what comes back: the answer, or the error
 // that an ICMP message tells of.
