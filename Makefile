@@ -48,7 +48,7 @@ test: ## tests without VMs, under the race detector
 .PHONY: integration
 integration: test-home ## tests in real VMs
 	AEGIS_REQUIRE_VM=1 AEGIS_TEST_HOME=$(TEST_HOME) AEGIS_TEST_BIN=$(BIN) \
-		$(GO) test -tags integration -count=1 -timeout 25m -p 1 $$(scripts/integration-packages)
+		$(GO) test -tags integration -count=1 -timeout 25m -p 2 -run "$$(scripts/integration-tests)" $$(scripts/integration-packages)
 
 .PHONY: lint
 lint: ## lint, and vet for every platform
@@ -67,7 +67,7 @@ check-clients: build ## tests against clients from other package managers
 .PHONY: stress
 stress: test-home ## the full forms of the heavy tests
 	AEGIS_REQUIRE_VM=1 AEGIS_STRESS=1 AEGIS_TEST_HOME=$(TEST_HOME) AEGIS_TEST_BIN=$(BIN) \
-		$(GO) test -tags integration -count=1 -timeout 90m -p 1 -v $$(scripts/integration-packages)
+		$(GO) test -tags integration -count=1 -timeout 150m -p 1 -v -run "$$(scripts/integration-tests)" $$(scripts/integration-packages)
 
 .PHONY: soak
 soak: test-home ## users, killed daemons and killed VMs, for an hour or for AEGIS_SOAK

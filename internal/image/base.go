@@ -2,8 +2,6 @@ package image
 
 import (
 	"encoding/json"
-	"errors"
-	"io/fs"
 	"os"
 	"runtime"
 	"time"
@@ -54,25 +52,34 @@ func (s *Store) baseID() (string, error) {
 	return digestOf(config), err
 }
 
-// adoptRoot links set-up's file to where roots are.
+// adoptRoot links set-up's file to where roots are. One that was there is replaced if it
+// is another file: set-up has mended what it made.
 func (s *Store) adoptRoot(img rootfs.Image) error {
-	if _, err := rootfs.LoadRoot(s.home, img.Digest); err == nil {
-		return nil
-	}
 	path, err := rootfs.RootPath(s.home, img.Digest)
 	if err != nil {
 		return err
 	}
-	err = os.Link(img.Path, path)
-	if err == nil || errors.Is(err, fs.ErrExist) {
+	_, missing := rootfs.LoadRoot(s.home, img.Digest)
+	if missing == nil && sameFile(img.Path, path) {
 		return nil
 	}
-	part := path + ".part" // a file system without links
-	_ = os.Remove(part)
-	if err := rootfs.CopySparse(img.Path, part); err != nil {
-		return rootfs.DiskFull(err)
+	part := path + ".part"
+	_ = os.Remove(part) // of a daemon that was killed
+	if err := os.Link(img.Path, part); err != nil {
+		if missing == nil { // a file system without links, and it was copied before
+			return nil
+		}
+		if err := rootfs.CopySparse(img.Path, part); err != nil {
+			return rootfs.DiskFull(err)
+		}
 	}
 	return rootfs.DiskFull(atomicfile.Rename(part, path))
+}
+
+func sameFile(a, b string) bool {
+	fa, errA := os.Stat(a)
+	fb, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(fa, fb)
 }
 
 // describeRoot returns the description of an image that has none of its own.

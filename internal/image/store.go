@@ -196,14 +196,15 @@ func baseOf(r record) instance.Base {
 
 // resolve returns a pinned image.
 func (s *Store) resolve(ctx context.Context, ref string, pull instance.Pull, tell func(api.ImageProgress)) (record, func(), error) {
-	if pull != instance.PullAlways || ref == "" || ref == DefaultName {
+	ref = cmp.Or(ref, s.standard, DefaultName)
+	if ref == DefaultName {
+		return s.hold(ref) // it comes of set-up, and of no registry
+	}
+	if pull != instance.PullAlways {
 		r, release, err := s.hold(ref)
 		if err == nil || pull == instance.PullNever || !errors.Is(err, fs.ErrNotExist) || idPrefix(ref) != "" && strings.HasPrefix(ref, "sha256:") {
 			return r, release, err
 		}
-	}
-	if ref == "" {
-		ref = s.standard
 	}
 	return s.pull(ctx, ref, tell)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/logattr"
+	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
 // actor owns one instance. Only its run goroutine touches the fields below ops.
@@ -174,9 +175,9 @@ func (a *actor) finish(r result) {
 	case state == Saving && !errors.Is(r.err, ErrSuperseded):
 		a.remark("%v", r.err)
 	}
-	if a.live != nil && a.live.isGone() {
+	if a.live != nil && a.live.endedBy(r.err) {
 		// The operation may have succeeded just before, or failed because of it.
-		if r.err == nil && a.snap.State != Stopping {
+		if (r.err == nil || errors.Is(r.err, vmm.ErrEnded)) && a.snap.State != Stopping {
 			r.err = a.live.cause()
 		}
 		a.lost()
