@@ -36,7 +36,7 @@ func TestPull(t *testing.T) {
 		packed(t, compression.ZStd, reg("a", "upper"), reg(".wh.b", "")),
 		packed(t, compression.None, reg("d/.wh..wh..opq", ""), reg("d/y", "y")),
 	}, func(c *v1.ConfigFile) {
-		c.Config = v1.Config{Env: []string{"PATH=/opt", "K=v"}, WorkingDir: "/work/here", User: "7:8", Labels: map[string]string{"l": "1"}}
+		c.Config = v1.Config{Env: []string{"PATH=/opt", "K=v"}, WorkingDir: "/srv/here", User: "7:8", Labels: map[string]string{"l": "1"}}
 	})
 	ref := r.push(t, "some/app:1", img)
 	var told []api.ImageProgress
@@ -69,7 +69,7 @@ func TestPull(t *testing.T) {
 		t.Fatal(err)
 	}
 	release()
-	if base.ID != got.ID || base.Workdir != "/work/here" || base.User != "7:8" || !slices.Equal(base.Env, []string{"PATH=/opt", "K=v"}) {
+	if base.ID != got.ID || base.Workdir != "/srv/here" || base.User != "7:8" || !slices.Equal(base.Env, []string{"PATH=/opt", "K=v"}) {
 		t.Errorf("base %+v", base)
 	}
 	unfinished(t, s)
