@@ -22,6 +22,7 @@ import (
 // heap returns what is in use, in bytes.
 func heap() uint64 {
 	runtime.GC()
+	runtime.GC() // what a pool had is given back by the second
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc + m.StackInuse
@@ -133,12 +134,16 @@ func TestFloods(t *testing.T) {
 			ctx := soon(t)
 			go func() {
 				n := 0
+				// Slowly: what it leaves for half a second after each connection is no
+				// part of what the flood costs.
+				pace := time.NewTicker(5 * time.Millisecond)
+				defer pace.Stop()
 				for {
 					select {
 					case <-stop:
 						served <- n
 						return
-					default:
+					case <-pace.C:
 					}
 					c, err := other.Dial(ctx, 80)
 					if err != nil {
@@ -159,7 +164,7 @@ func TestFloods(t *testing.T) {
 			after := heap()
 			close(stop)
 			t.Logf("%v, %d KB more, the other guest was served %d times", took, (int64(after)-int64(before))>>10, <-served)
-			if after > before+48<<20 {
+			if after > before+32<<20 {
 				t.Errorf("the flood costs %d MB", (after-before)>>20)
 			}
 			if err := r.guest.Ping(soon(t), Gateway); err != nil {

@@ -295,10 +295,20 @@ func (h *host) footprint() footprint {
 	return footprint{len(h.processes()), len(fds), len(h.instances()), len(shm)}
 }
 
-// exceeds reports whether something is there that was not before. Before, files of the
-// template may have been open that was still being written.
-func (f footprint) exceeds(before footprint) bool {
-	return f.processes > before.processes || f.files > before.files || f.instances > before.instances || f.shm > before.shm
+// settled returns the footprint when it has been the same for a while: a template may
+// still be written, or the daemon not have heard yet that its last clients are gone.
+func (h *host) settled() footprint {
+	h.t.Helper()
+	last, since := h.footprint(), time.Now()
+	for deadline := time.Now().Add(30 * time.Second); time.Since(since) < 2*time.Second; time.Sleep(50 * time.Millisecond) {
+		if now := h.footprint(); now != last {
+			last, since = now, time.Now()
+		}
+		if time.Now().After(deadline) {
+			h.t.Fatalf("the footprint does not settle: %+v\n%v\n%v", last, h.processes(), h.files())
+		}
+	}
+	return last
 }
 
 // files lists what the daemon has open.

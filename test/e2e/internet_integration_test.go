@@ -159,9 +159,11 @@ func (w *internet) heard(name string) bool {
 }
 
 // caller tries addresses and names, one a line: "tcp HOST PORT" or "udp HOST PORT". It
-// prints for each what it got, or how it failed, and says so when a refusal took long.
+// prints for each what it got, or how it failed, and says so when a refusal took long; on
+// stderr, how long refusals took.
 const caller = `
 import socket, sys, time
+refused = []
 for line in sys.argv[1:]:
     kind, host, port = line.split()
     begun = time.monotonic()
@@ -175,7 +177,10 @@ for line in sys.argv[1:]:
     except socket.gaierror: got = 'no such name'
     except OSError as e: got = str(e)
     took = time.monotonic() - begun
+    if got == 'refused': refused.append(took * 1000)
     print(line, '->', got, '' if took < 5 else 'after %.1f s' % took)
+refused.sort()
+if refused: print('%d refusals, median %.1f ms, at most %.1f ms' % (len(refused), refused[len(refused) // 2], refused[-1]), file=sys.stderr)
 `
 
 // call runs caller in an instance, and compares what it says.
@@ -187,9 +192,11 @@ func (h *host) call(name string, want ...[2]string) {
 		args = append(args, w[0])
 		fmt.Fprintf(&expected, "%s -> %s \n", w[0], w[1])
 	}
-	if got := h.ok(args...); got != expected.String() {
-		h.t.Errorf("in %s:\n%swant\n%s", name, got, &expected)
+	r := h.try(args...)
+	if r.status != 0 || r.stdout != expected.String() {
+		h.t.Errorf("in %s: status %d\n%swant\n%s", name, r.status, r.stdout, &expected)
 	}
+	h.t.Logf("in %s: %s", name, strings.TrimSpace(r.stderr))
 }
 
 // TestInternet: what guests reach of a world in which every address answers.

@@ -215,7 +215,7 @@ func (h *host) eventuallyIdle(t *testing.T) {
 func TestManyRuns(t *testing.T) {
 	h := newHost(t)
 	h.run("true")
-	before := h.footprint()
+	before := h.settled()
 	total, begin := stress(40, 200), time.Now()
 	slots := make(chan struct{}, 8)
 	var wg sync.WaitGroup
@@ -230,12 +230,9 @@ func TestManyRuns(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d runs, 8 at a time, in %v; footprint %+v", total, time.Since(begin), h.footprint())
-	after := h.footprint()
-	for deadline := time.Now().Add(10 * time.Second); after.exceeds(before) && time.Now().Before(deadline); after = h.footprint() {
-		time.Sleep(50 * time.Millisecond) // the daemon may not have heard yet that the last clients are gone
-	}
-	if after.exceeds(before) {
+	took, after := time.Since(begin), h.settled()
+	t.Logf("%d runs, 8 at a time, in %v; footprint %+v", total, took, after)
+	if after != before {
 		t.Errorf("footprint %+v, before %+v\n%v\n%v\n%v", after, before, h.processes(), h.instances(), h.files())
 	}
 }
