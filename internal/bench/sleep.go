@@ -12,11 +12,7 @@ import (
 // pause measures the pause of an instance, with its programs frozen and their writes on the
 // disk, beside the stop of a machine's vCPUs.
 func pause(ctx context.Context, w *world) (*sampler, error) {
-	s, err := w.serve(ctx)
-	if err != nil {
-		return nil, err
-	}
-	peer, err := w.partner(ctx)
+	s, peer, err := w.servers(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -35,13 +31,23 @@ func pause(ctx context.Context, w *world) (*sampler, error) {
 // resumeFirstByte measures a request to an instance that is paused, beside the same one
 // when it runs.
 func resumeFirstByte(ctx context.Context, w *world) (*sampler, error) {
+	return firstByteAfter(ctx, w, func(ctx context.Context, s *server) error { return do(s.client.Pause(ctx, s.name)) })
+}
+
+// wakeFirstByte measures a request to an instance that sleeps on disk, beside the same one
+// when it runs.
+func wakeFirstByte(ctx context.Context, w *world) (*sampler, error) {
+	return firstByteAfter(ctx, w, func(ctx context.Context, s *server) error { return s.hibernate(ctx) })
+}
+
+func firstByteAfter(ctx context.Context, w *world, sleep func(context.Context, *server) error) (*sampler, error) {
 	s, err := w.serve(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return &sampler{
 		figure: func(ctx context.Context) (float64, error) {
-			if err := do(s.client.Pause(ctx, s.name)); err != nil {
+			if err := sleep(ctx, s); err != nil {
 				return 0, err
 			}
 			return s.firstByte(ctx)
@@ -53,11 +59,7 @@ func resumeFirstByte(ctx context.Context, w *world) (*sampler, error) {
 // savePause measures how long an instance that owns its memory stands until that is safe:
 // from when its programs are frozen. Beside it stop and save on the driver.
 func savePause(ctx context.Context, w *world) (*sampler, error) {
-	s, err := w.serve(ctx)
-	if err != nil {
-		return nil, err
-	}
-	peer, err := w.partner(ctx)
+	s, peer, err := w.servers(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -126,23 +128,5 @@ func wakeDisk(ctx context.Context, w *world) (*sampler, error) {
 			})
 			return took, errors.Join(err, s.delete(ctx, "start-"+name))
 		},
-	}, nil
-}
-
-// wakeFirstByte measures a request to an instance that sleeps on disk, beside the same one
-// when it runs.
-func wakeFirstByte(ctx context.Context, w *world) (*sampler, error) {
-	s, err := w.serve(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &sampler{
-		figure: func(ctx context.Context) (float64, error) {
-			if err := s.hibernate(ctx); err != nil {
-				return 0, err
-			}
-			return s.firstByte(ctx)
-		},
-		floor: s.firstByte,
 	}, nil
 }

@@ -83,11 +83,7 @@ func (b *bare) timed(ctx context.Context, cold bool, use func(context.Context, *
 // execTrue measures true in an instance that runs, to its exit status, beside the same over
 // a link.
 func execTrue(ctx context.Context, w *world) (*sampler, error) {
-	s, err := w.serve(ctx)
-	if err != nil {
-		return nil, err
-	}
-	peer, err := w.partner(ctx)
+	s, peer, err := w.servers(ctx)
 	if err != nil {
 		return nil, err
 	}

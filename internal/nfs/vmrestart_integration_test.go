@@ -3,19 +3,15 @@
 package nfs_test
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"sort"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/test/vmrig"
 )
 
 // makeTree makes an archive in the guest, and the checksums of what is in it.
@@ -93,30 +89,10 @@ func TestVMKilledServer(t *testing.T) {
 	if kills < 3 {
 		t.Error("too few: the test shows nothing")
 	}
-	if onHost := treeSums(t, filepath.Join(dir, "tree")); onHost != v.must(t, "cat /tmp/sums") {
+	if onHost := vmrig.Checksums(t, filepath.Join(dir, "tree")); onHost != v.must(t, "cat /tmp/sums") {
 		t.Error("the tree on the host is another one")
 	}
 	if list, err := os.ReadDir(dir); err != nil || len(list) != 1 {
 		t.Errorf("left: %v, %v", list, err)
 	}
-}
-
-// treeSums is what `find . -type f | sort | xargs sha256sum` says.
-func treeSums(t *testing.T, dir string) string {
-	t.Helper()
-	var lines []string
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		sum := sha256.Sum256(b)
-		lines = append(lines, fmt.Sprintf("%s  .%s\n", hex.EncodeToString(sum[:]), strings.TrimPrefix(path, dir)))
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	sort.Slice(lines, func(i, j int) bool { return lines[i][66:] < lines[j][66:] })
-	return strings.Join(lines, "")
 }

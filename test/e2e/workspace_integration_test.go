@@ -4,10 +4,7 @@ package e2e
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +17,7 @@ import (
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/client"
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/test/vmrig"
 )
 
 // scribe counts into one file of the workspace that it keeps open.
@@ -346,7 +344,7 @@ func (w *work) killedDaemon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := checksums(t, filepath.Join(dir, "tree")); got != string(sums) {
+	if got := vmrig.Checksums(t, filepath.Join(dir, "tree")); got != string(sums) {
 		t.Error("the tree on the host is another one")
 	}
 	if n := strings.Count(string(sums), "\n"); n != dirs*21 {
@@ -365,26 +363,6 @@ func (w *work) killedDaemon(t *testing.T) {
 func progress(dir string) int {
 	list, _ := os.ReadDir(filepath.Join(dir, "tree")) // none yet
 	return len(list)
-}
-
-// checksums is what `find . -type f | sort | xargs sha256sum` says.
-func checksums(t *testing.T, dir string) string {
-	t.Helper()
-	var lines []string
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		sum := sha256.Sum256(b)
-		lines = append(lines, fmt.Sprintf("%s  .%s\n", hex.EncodeToString(sum[:]), strings.TrimPrefix(path, dir)))
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	slices.SortFunc(lines, func(a, b string) int { return strings.Compare(a[66:], b[66:]) })
-	return strings.Join(lines, "")
 }
 
 // shared has two instances on one workspace.
