@@ -6,7 +6,7 @@ GO         ?= go
 VERSION    ?=
 BIN        := $(CURDIR)/bin
 PROGRAMS   := $(notdir $(wildcard cmd/*))
-GUEST      := aegis-harness
+GUEST      := aegis-harness aegis-mcp-guest aegis-agent
 LDFLAGS    := -s -w $(if $(VERSION),-X github.com/xfeldman/aegisvm/internal/buildinfo.version=$(VERSION))
 
 # Homes of the demo and the tests, and what they share: never the user's own ~/.aegis.

@@ -20,23 +20,23 @@ type Error struct {
 
 // Status answers GET /v1/status.
 type Status struct {
-	Status       string       `json:"status"`  // always "running"
-	Version      string       `json:"version"` // of the daemon
-	PID          int          `json:"pid"`
-	Home         string       `json:"home"`
-	Backend      string       `json:"backend"`   // the driver, such as "qemu"
-	Accel        string       `json:"accel"`     // "kvm", "hvf", "tcg"
-	Isolation    string       `json:"isolation"` // "hardware", "emulated"
-	VMM          string       `json:"vmm"`       // version of the VMM
-	Capabilities Capabilities `json:"capabilities"`
-	Instances    int          `json:"instances"` // how many run now
+	Status       string    `json:"status"`  // always "running"
+	Version      string    `json:"version"` // of the daemon
+	PID          int       `json:"pid"`
+	Home         string    `json:"home"`
+	Backend      string    `json:"backend"`   // the driver, such as "qemu"
+	Accel        string    `json:"accel"`     // "kvm", "hvf", "tcg"
+	Isolation    string    `json:"isolation"` // "hardware", "emulated"
+	VMM          string    `json:"vmm"`       // version of the VMM
+	Capabilities Abilities `json:"capabilities"`
+	Instances    int       `json:"instances"` // how many run now
 	// Router is the address of the HTTP router, or "" where it could not be opened, or is
 	// switched off.
 	Router string `json:"router"`
 }
 
-// Capabilities says what the driver in use can do.
-type Capabilities struct {
+// Abilities says what the driver in use can do.
+type Abilities struct {
 	Pause bool `json:"pause"`
 	Save  bool `json:"save"`
 	Fork  bool `json:"fork"`

@@ -48,7 +48,7 @@ func TestWire(t *testing.T) {
 		Error{Error: "bad name", Code: "invalid"},
 		Status{
 			Status: "running", Version: "1.0.0", PID: 42, Home: "/home/u/.aegis", Backend: "qemu", Accel: "tcg",
-			Isolation: "emulated", VMM: "7.2.22", Capabilities: Capabilities{Pause: true}, Instances: 1,
+			Isolation: "emulated", VMM: "7.2.22", Capabilities: Abilities{Pause: true}, Instances: 1,
 		},
 		RunRequest{Command: []string{"true"}},
 		RunRequest{

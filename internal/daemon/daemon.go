@@ -345,7 +345,7 @@ func (d *daemon) status() api.Status {
 		Accel:     info.Accel,
 		Isolation: string(info.Isolation),
 		VMM:       info.Version,
-		Capabilities: api.Capabilities{
+		Capabilities: api.Abilities{
 			Pause: info.Abilities.Pause, Save: info.Abilities.Save, Fork: info.Abilities.Fork,
 		},
 		Instances: d.set.Running(),
