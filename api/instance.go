@@ -17,6 +17,10 @@ type CreateRequest struct {
 	User       string            `json:"user,omitempty"`
 	Egress     string            `json:"egress,omitempty"`      // as in RunRequest
 	AllowHosts []string          `json:"allow_hosts,omitempty"` // as in RunRequest
+	// Kit is the name of the kit whose defaults fill what is not said here.
+	Kit string `json:"kit,omitempty"`
+	// Capabilities is what the instance may ask of the host; nil is its kit's, else nothing.
+	Capabilities *Capabilities `json:"capabilities,omitempty"`
 	// Snapshot is the id or name of one that the instance starts from: its program goes on where
 	// it was. There is no Command then, nor what else was settled when it was taken.
 	Snapshot string          `json:"snapshot,omitempty"`
