@@ -21,8 +21,9 @@ import (
 	"github.com/xfeldman/aegisvm/internal/vmm/qcow2"
 )
 
-// maxLayers is how many layers a disk may have: each is an open file of its VMM.
-const maxLayers = 64
+// maxLayers is how many layers a disk may have: each is an open file of its VMM. The drivers'
+// own limit leaves room for those that a capture puts on top.
+const maxLayers = 28
 
 // maxCopy is how much memory is copied while its machine stands still. What takes longer
 // than that to copy takes longer than it does to start the machine anew.
@@ -252,6 +253,9 @@ func (c *capture) Onward() instance.Plan {
 
 // Ready implements instance.Capture.
 func (c *capture) Ready(ctx context.Context) error {
+	if err := c.compact(ctx); err != nil {
+		return err
+	}
 	if c.cold || c.memory != nil || c.useless != nil {
 		return nil //nolint:nilerr // without its memory copies boot
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/xfeldman/aegisvm/internal/instance"
@@ -192,5 +193,45 @@ func TestTidy(t *testing.T) {
 	}
 	if err != nil || string(b) != "kept" || len(s.tops(t, id)) != 1 {
 		t.Errorf("%s holds %q, %v; %v", top, b, err, s.tops(t, id))
+	}
+}
+
+// TestCompact: what begins with a disk of many layers has one of them, while its source keeps
+// its own; memory that is saved goes on with a disk that was made one file.
+func TestCompact(t *testing.T) {
+	s := newStage(t)
+	id, m := s.running(t, true)
+	for range maxChain {
+		c, next := s.capture(t, id, m)
+		m = next
+		c.Release()
+	}
+	c, m := s.capture(t, id, m)
+	before := s.layersOf(t, id)
+	clone, cm, found := s.fork(t, c)
+	if l := s.layersOf(t, clone); found != "word" || len(l) != 1 || slices.Contains(before, l[0]) {
+		t.Errorf("the clone found %q and lies on %v, the source on %v", found, l, before)
+	}
+	if err := errors.Join(s.Started(clone), cm.Kill(t.Context()), s.Clear(clone)); err != nil {
+		t.Error(err)
+	}
+	c.Release()
+	if now := s.layersOf(t, id); !slices.Equal(now, before) {
+		t.Errorf("the source lay on %v, and lies on %v", before, now)
+	}
+	s.work.Wait()
+	if n := len(s.names(t, s.home.Layers())); n != len(before) {
+		t.Errorf("%d layers, %d of them named", n, len(before))
+	}
+
+	if err := errors.Join(m.Pause(t.Context()), s.Save(t.Context(), id, m), m.Kill(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	plan := s.plan(t, id, false)
+	if plan.Kind != instance.Wake || len(s.layersOf(t, id)) != 0 {
+		t.Errorf("kind %d, %d layers", plan.Kind, len(s.layersOf(t, id)))
+	}
+	if err := s.start(t, plan).Kill(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

@@ -10,11 +10,13 @@ import (
 
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/rootfs"
+	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 	"github.com/xfeldman/aegisvm/internal/vmm/qcow2"
 )
 
-// maxChain is how many layers a disk may have when its instance is stopped. Each costs a
+// maxChain is how many layers a disk may have when its instance is stopped, or when another
+// begins with it. Each costs a
 // read of a cluster that nobody has written to a look into its tables.
 const maxChain = 8
 
@@ -39,9 +41,14 @@ func (g *Ground) flatten(ctx context.Context, dir string, d disk) error {
 	if err := g.ensureTop(dir, d); err != nil {
 		return err
 	}
-	bottom := d.Layers[len(d.Layers)-1]
-	if bottom.Format != vmm.Raw {
-		return fmt.Errorf("%s is of the format %s", bottom.ID, bottom.Format)
+	top := filepath.Join(dir, d.Top)
+	bytes, err := qcow2.DiskSize(top, d.Format)
+	if err != nil {
+		return err
+	}
+	before, err := os.Stat(top)
+	if err != nil {
+		return err
 	}
 	now := disk{Top: d.successor(), Format: vmm.Raw}
 	path := filepath.Join(dir, now.Top)
@@ -49,10 +56,11 @@ func (g *Ground) flatten(ctx context.Context, dir string, d disk) error {
 	if err := os.RemoveAll(part); err != nil { // of a daemon that was killed here
 		return err
 	}
-	if err := rootfs.CopySparse(g.layerPath(bottom.ID), part); err != nil {
-		return err
+	err = g.merge(ctx, part, bytes, d.Layers, top)
+	if err == nil {
+		// Saved memory belongs to a disk that was written to last at that time.
+		err = os.Chtimes(part, before.ModTime(), before.ModTime())
 	}
-	err := g.fill(ctx, part, dir, d)
 	if err == nil {
 		err = errors.Join(rename(part, path), now.store(dir))
 	}
@@ -62,25 +70,49 @@ func (g *Ground) flatten(ctx context.Context, dir string, d disk) error {
 	return sweepTops(dir, now)
 }
 
-// fill writes what the layers above the lowest have, and the top, in their order.
-func (g *Ground) fill(ctx context.Context, part, dir string, d disk) error {
-	top := filepath.Join(dir, d.Top)
-	bytes, err := qcow2.DiskSize(top, d.Format)
-	if err != nil {
+// compact makes one layer of many. They may be in use: nobody writes to a layer. What is made
+// of it goes with the last who names it, as any other.
+func (c *capture) compact(ctx context.Context) error {
+	if len(c.layers) <= maxChain {
+		return nil
+	}
+	one := []layer{{ID: newLayerID(), Format: vmm.Raw}}
+	c.g.pins.hold(one)
+	if err := c.g.merge(ctx, c.g.layerPath(one[0].ID), c.size, c.layers); err != nil {
+		c.g.pins.letGo(one) // and what was written of it is collected
+		return rootfs.DiskFull(fmt.Errorf("make one file of the disk of %s: %w", c.source, err))
+	}
+	c.g.pins.letGo(c.layers)
+	c.layers = one
+	return nil
+}
+
+// merge makes a file, which is not there, of what layers hold, and the files above them, in
+// their order.
+func (g *Ground) merge(ctx context.Context, path string, bytes size.Bytes, layers []layer, above ...string) error {
+	last := len(layers) - 1
+	bottom := layers[last]
+	if bottom.Format != vmm.Raw {
+		return fmt.Errorf("%s is of the format %s", bottom.ID, bottom.Format)
+	}
+	if err := rootfs.CopySparse(g.layerPath(bottom.ID), path); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(part, os.O_RDWR, 0)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	err = f.Truncate(int64(bytes))
-	for _, l := range slices.Backward(d.Layers[:len(d.Layers)-1]) {
+	apply := func(file string) {
 		if err == nil {
-			err = qcow2.Apply(ctx, f, g.layerPath(l.ID))
+			err = qcow2.Apply(ctx, f, file)
 		}
 	}
-	if err == nil {
-		err = qcow2.Apply(ctx, f, top)
+	for _, l := range slices.Backward(layers[:last]) {
+		apply(g.layerPath(l.ID))
+	}
+	for _, file := range above {
+		apply(file)
 	}
 	if err == nil {
 		err = f.Sync()

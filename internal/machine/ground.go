@@ -16,6 +16,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/kernel"
+	"github.com/xfeldman/aegisvm/internal/logattr"
 	"github.com/xfeldman/aegisvm/internal/paths"
 	"github.com/xfeldman/aegisvm/internal/rootfs"
 	"github.com/xfeldman/aegisvm/internal/size"
@@ -111,6 +112,11 @@ func (g *Ground) plan(ctx context.Context, id instance.ID, spec instance.Spec, m
 	img, err := g.image(spec)
 	if err != nil {
 		return instance.Plan{}, err
+	}
+	if !cold && g.Saved(id) { // it may have been captured often, and not stopped in between
+		if err := g.Tidy(ctx, id); err != nil {
+			g.log.WarnContext(ctx, "tidy", logattr.Instance(id), logattr.Err(err))
+		}
 	}
 	l, err := g.layOut(id)
 	if err != nil {
