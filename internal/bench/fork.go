@@ -31,6 +31,39 @@ func forkPause(ctx context.Context, w *world) (*sampler, error) {
 	}, nil
 }
 
+// forkPauseClone is forkPause of an instance that shares its memory with the template, as it
+// does from its start until it has slept: all that it has written is saved while it stands.
+// Beside it the same of such a machine on the driver.
+func forkPauseClone(ctx context.Context, w *world) (*sampler, error) {
+	p, err := w.product(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &sampler{
+		figure: func(ctx context.Context) (float64, error) {
+			s, err := p.newServer(ctx, "start-"+string(instance.NewID()))
+			if err != nil {
+				return 0, err
+			}
+			longest := s.longest(ctx)
+			_, forks, err := s.fork(ctx, 1)
+			took, asked := longest()
+			return took, errors.Join(err, asked, p.deleteAll(ctx, append(forks, s.name)))
+		},
+		floor: func(ctx context.Context) (float64, error) {
+			peer, err := w.newPeer(ctx, false)
+			if err != nil {
+				return 0, err
+			}
+			if err := fetch(ctx, peer.dial, 1); err != nil {
+				return 0, errors.Join(err, peer.close(ctx))
+			}
+			took, err := peer.save(ctx)
+			return took, errors.Join(err, peer.close(ctx))
+		},
+	}, nil
+}
+
 // longest begins to ask the server for a byte again and again. What it returns ends that,
 // and says how long the longest request took.
 func (s *server) longest(ctx context.Context) func() (float64, error) {

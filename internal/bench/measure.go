@@ -43,6 +43,7 @@ func measurements() []measurement {
 		{"wake_disk", ms, "template_start", 15, wakeDisk},
 		{"wake_first_byte", ms, "running_first_byte", 15, wakeFirstByte},
 		{"fork_pause", ms, "vmm_stop_and_save", 5, forkPause},
+		{"fork_pause_clone", ms, "vmm_stop_and_save_all", 5, forkPauseClone},
 		{"fork_1", ms, "template_start", 5, forks(1)},
 		{"fork_30", ms, "template_start_30", 1, forks(30)},
 		{"mem_per_fork", mb, "template_start", 2, memPerFork},

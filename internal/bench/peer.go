@@ -11,7 +11,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/netstack"
 )
 
-// peer is a machine without a daemon that serves, and that owns its memory: it was booted.
+// peer is a machine without a daemon that serves.
 type peer struct {
 	*node
 
@@ -19,16 +19,25 @@ type peer struct {
 	program instance.Attachment
 }
 
-// partner returns the peer that floors share. It runs.
+// partner returns the peer that floors share. It runs, and owns its memory.
 func (w *world) partner(ctx context.Context) (*peer, error) {
-	if w.peer != nil {
-		return w.peer, nil
+	if w.peer == nil {
+		p, err := w.newPeer(ctx, true)
+		if err != nil {
+			return nil, err
+		}
+		w.peer = p
 	}
+	return w.peer, nil
+}
+
+// newPeer starts a peer: a clone of the template or, if cold is set, by a boot.
+func (w *world) newPeer(ctx context.Context, cold bool) (*peer, error) {
 	b, err := w.barely()
 	if err != nil {
 		return nil, err
 	}
-	prepared, err := b.prepare(ctx, true)
+	prepared, err := b.prepare(ctx, cold)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +48,6 @@ func (w *world) partner(ctx context.Context) (*peer, error) {
 	if err := p.serve(ctx, w); err != nil {
 		return nil, errors.Join(err, p.close(ctx))
 	}
-	w.peer = p
 	return p, nil
 }
 

@@ -57,15 +57,8 @@ func (w *world) serve(ctx context.Context) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := p.launch(ctx, "server", []api.ExposeRequest{{Port: servingPort, Protocol: "tcp"}}, "python3", "-c", serving)
+	s, err := p.newServer(ctx, "server")
 	if err != nil {
-		return nil, err
-	}
-	if len(made.Endpoints) != 1 {
-		return nil, errNoPort
-	}
-	s := &server{p, "server", net.JoinHostPort(api.Loopback, strconv.Itoa(made.Endpoints[0].PublicPort))}
-	if _, err := s.firstByte(ctx); err != nil { // when it listens
 		return nil, err
 	}
 	if err := s.hibernate(ctx); err != nil {
@@ -76,6 +69,21 @@ func (w *world) serve(ctx context.Context) (*server, error) {
 	}
 	w.server = s
 	return s, nil
+}
+
+// newServer starts a server, and returns when it listens. It is a copy-on-write clone of the
+// template.
+func (p *product) newServer(ctx context.Context, name string) (*server, error) {
+	made, err := p.launch(ctx, name, []api.ExposeRequest{{Port: servingPort, Protocol: "tcp"}}, "python3", "-c", serving)
+	if err != nil {
+		return nil, err
+	}
+	if len(made.Endpoints) != 1 {
+		return nil, errNoPort
+	}
+	s := &server{p, name, net.JoinHostPort(api.Loopback, strconv.Itoa(made.Endpoints[0].PublicPort))}
+	_, err = s.firstByte(ctx)
+	return s, err
 }
 
 // firstByte connects to the port and asks for one byte. It returns how long that took.

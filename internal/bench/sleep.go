@@ -97,7 +97,7 @@ func (p *peer) save(ctx context.Context) (float64, error) {
 			return err
 		}
 		var err error
-		_, memory, err = saver.Save(ctx, vmm.Dest{Dir: dir})
+		_, memory, err = saver.Save(ctx, vmm.Dest{Dir: dir, Hasty: true})
 		return err
 	})
 	if memory != nil {
