@@ -12,7 +12,7 @@ const module = "github.com/xfeldman/aegisvm/"
 // leaves may be imported by everything; they import only each other.
 var leaves = []string{
 	"api", "internal/buildinfo", "internal/fault", "internal/frame", "internal/logattr",
-	"internal/hostclock", "internal/paths", "internal/presence", "internal/secret", "internal/size", "internal/atomicfile", "internal/sparse", "internal/tree",
+	"internal/hostclock", "internal/paths", "internal/presence", "internal/secret", "internal/capability", "internal/size", "internal/atomicfile", "internal/sparse", "internal/tree",
 }
 
 // contracts are what core and adapters agree on; they import leaves.
