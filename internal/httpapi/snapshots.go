@@ -47,7 +47,7 @@ func (s *Server) fork(w http.ResponseWriter, r *http.Request) error {
 	out := []api.Forked{}
 	for _, v := range forks {
 		workspace := "copied"
-		if v.Spec.Folders.Workspace != "" {
+		if !v.Spec.Folders.Own() {
 			workspace = "shared"
 		}
 		out = append(out, api.Forked{ID: string(v.ID), Handle: v.Spec.Handle, Endpoints: endpoints(v), Cold: cold, Workspace: workspace})

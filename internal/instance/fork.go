@@ -170,7 +170,7 @@ func (s *Set) hatch(ctx context.Context, all []*actor, c *captured) error {
 
 // shareOut copies the workspace that was copied for the first of some forks for the others.
 func (s *Set) shareOut(ctx context.Context, all []*actor) error {
-	if s.world.Workspaces == nil || all[0].spec.Folders.Workspace != "" {
+	if s.world.Workspaces == nil || !all[0].spec.Folders.Own() {
 		return nil
 	}
 	for _, a := range all[1:] {
