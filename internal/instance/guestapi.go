@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/logattr"
@@ -66,4 +67,18 @@ func (a *actor) environ(asked []string) []string {
 			"AEGIS_INSTANCE_ID="+string(a.id), "AEGIS_GUEST_API=http://"+guestproto.APIAddress)
 	}
 	return base.over(asked)
+}
+
+// Retain wakes an instance and holds it awake until release is called, which may be done
+// again. owner says for what, to people.
+func (s *Set) Retain(ctx context.Context, ref, owner string) (release func(), err error) {
+	a, err := s.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	h, _, err := a.hold(ctx, Acquire, owner)
+	if err != nil {
+		return nil, s.wakeError(a, err)
+	}
+	return sync.OnceFunc(func() { a.release(h) }), nil
 }
