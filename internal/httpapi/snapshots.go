@@ -128,6 +128,7 @@ func (s *Server) createFromSnapshot(w http.ResponseWriter, r *http.Request, req 
 		{"an environment", len(req.Env) > 0},
 		{"a working directory", req.Workdir != ""},
 		{"a user", req.User != ""},
+		{"a set of capabilities", req.Capabilities != nil},
 		{"a workspace", req.Workspace != "" || len(req.Mounts) > 0},
 	} {
 		if x.given {
