@@ -77,13 +77,11 @@ func answer(w http.ResponseWriter, status int, body any) error {
 // decode reads a request's body into out: one JSON value without unknown fields. None at
 // all is an empty one where that will do.
 func decode(c *call, out any, optional bool) error {
-	conn := http.NewResponseController(c.w)
-	_ = conn.SetReadDeadline(time.Now().Add(bodyTime))
 	body, err := io.ReadAll(c.r.Body)
-	_ = conn.SetReadDeadline(time.Time{}) // or it would end the request's context later
 	if err != nil {
-		return fault.Wrap(fault.Invalid, err, "read the request")
+		return fault.Wrap(fault.Invalid, err, "read the request") // what is left has the time that is left
 	}
+	_ = http.NewResponseController(c.w).SetReadDeadline(time.Time{}) // or it would end the request's context later
 	switch {
 	case len(bytes.TrimSpace(body)) == 0 && optional:
 		return nil

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/instance"
@@ -114,6 +115,9 @@ func (s *Server) guard(h handle) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := peerOf(r)
 		defer s.rescue(w, r, p)
+		if r.ContentLength != 0 { // whoever answers without reading it has the rest read too
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+		}
 		err := p.admit(r.Context())
 		if err == nil {
 			c := &call{w: w, r: r, peer: p}
