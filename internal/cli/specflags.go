@@ -42,8 +42,8 @@ func (s *specFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.user, "user", "", "`USER[:GROUP]` in the VM, by name or number, that the command runs as")
 	f.Var(&s.memory, "memory", "memory of the VM: `SIZE` such as 512M or 2G (default 512M)")
 	f.Var(&s.cpus, "cpus", "`NUMBER` of virtual CPUs (default 1)")
-	f.Var(&s.rights, "capabilities", "what the VM may ask of this host over the Guest API, as JSON in `FILE` (default nothing)")
 	f.Var(&s.disk, "disk", "`SIZE` of the disk, which takes only what is written (default 8G)")
+	f.Var(&s.rights, "capabilities", "what the VM may ask of this host over the Guest API, as JSON in `FILE` (default nothing)")
 }
 
 // add adds --env and --env-file.

@@ -100,7 +100,7 @@ func (s *Server) fork(c *call, v instance.View, f instance.ForkSpec) error {
 	// The client of a machine that was copied may be cut off by that: what was begun is done.
 	forks, _, err := s.conf.Instances.Fork(context.WithoutCancel(c.ctx()), string(v.ID), f)
 	if err != nil {
-		return private(err, "the name is taken")
+		return private(err, len(req.Names) > 0, "a name is taken")
 	}
 	out := []api.Child{}
 	for _, k := range forks {

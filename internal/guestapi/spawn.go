@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,11 +50,16 @@ func (s *Server) spawn(c *call) error {
 	}
 	if err != nil {
 		if v.ID == "" {
-			return private(err, "the name or a port is taken")
+			return private(err, choosesOne(req), "the name or a port is taken")
 		}
 		return fault.Wrap(fault.KindOf(err), err, "the child %s did not start, and stays as it is", v.ID)
 	}
 	return answer(c.w, http.StatusCreated, childOf(v))
+}
+
+// choosesOne reports whether a request wants something that only one instance can have.
+func choosesOne(req api.SpawnRequest) bool {
+	return req.Handle != "" || slices.ContainsFunc(req.Exposes, func(e api.GuestExpose) bool { return e.PublicPort != 0 })
 }
 
 // childSpec says what a child is to be, or why it may not.

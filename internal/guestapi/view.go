@@ -75,7 +75,7 @@ func (s *Server) answerExposed(c *call, v instance.View) error {
 		return err
 	}
 	if e, err = s.conf.Instances.ExposeByGuest(c.ctx(), string(v.ID), e, v.Spec.Rights.MaxExposePorts); err != nil {
-		return private(err, "the port is taken")
+		return private(err, req.PublicPort != 0, "the port is taken")
 	}
 	return answer(c.w, http.StatusOK, endpointOf(e))
 }
@@ -91,10 +91,11 @@ func (s *Server) answerUnexposed(c *call, v instance.View) error {
 	return answer(c.w, http.StatusOK, api.Outcome{Status: "unexposed", ID: string(v.ID)})
 }
 
-// private keeps what the core says of others from a guest: who has a name or a port.
-func private(err error, instead string) error {
-	if fault.KindOf(err) != fault.Conflict {
+// private keeps what the core says of others from a guest, who has the name or port that it
+// chose.
+func private(err error, chosen bool, instead string) error {
+	if !chosen || fault.KindOf(err) != fault.Conflict {
 		return err
 	}
-	return fault.New(fault.Conflict, "%s, or what is there does not allow it now", instead).WithHint("choose another, or none")
+	return fault.New(fault.Conflict, "%s, or this instance is about to end", instead).WithHint("choose another, or none")
 }
