@@ -131,4 +131,5 @@ func (l *lines) flush() bool {
 	return !l.gone
 }
 
-func (l *lines) send(v any) bool { return l.put(v) && l.flush() }
+// send sends one line at once.
+func (l *lines) send(v any) { _ = l.put(v) && l.flush() }

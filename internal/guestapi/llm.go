@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"maps"
 	"net"
@@ -129,14 +130,12 @@ func passOn(w http.ResponseWriter, res *http.Response, provider string) error {
 		n, err := res.Body.Read(buf[:min(int64(len(buf)), left)])
 		left -= int64(n)
 		if n > 0 {
-			if _, err := w.Write(buf[:n]); err != nil {
+			_, lost := w.Write(buf[:n])
+			if errors.Join(lost, flush.Flush()) != nil {
 				return nil //nolint:nilerr // the client has gone
 			}
-			if flush.Flush() != nil {
-				return nil // as above
-			}
 		}
-		if err == io.EOF { //nolint:errorlint // in the chain of another error it is no end
+		if err == io.EOF { // in the chain of another error it is no end
 			return nil
 		}
 		if err != nil {

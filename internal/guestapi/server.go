@@ -3,9 +3,7 @@ package guestapi
 import (
 	"context"
 	"errors"
-	"io"
 	"iter"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -96,7 +94,7 @@ func New(conf Config) *Server {
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHead,
 		ConnContext:       withPeer,
-		ErrorLog:          log.New(io.Discard, "", 0), // of what a guest breaks, as often as it likes
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, 0), // of what a guest breaks, as often as it likes
 	}
 	s.wg.Go(func() { _ = s.http.Serve(s.ln) }) // ends with Close
 	return s

@@ -149,27 +149,27 @@ func dynasty(t *testing.T, s *Set, web ID) (all []ID) {
 func TestFateOfDescendants(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		do      func(t *testing.T, w *stubWorld, s *Set)
+		do      func(s *Set, ctx context.Context, ref string) error
 		want    State // of child and grandchild
 		enabled bool
 	}{
-		{"stop", func(t *testing.T, _ *stubWorld, s *Set) { try(t, s.Stop(t.Context(), "web")) }, Running, true},
-		{"hibernate", func(t *testing.T, _ *stubWorld, s *Set) { try(t, s.Hibernate(t.Context(), "web")) }, Running, true},
-		{"restart", func(t *testing.T, _ *stubWorld, s *Set) { try(t, s.Restart(t.Context(), "web")) }, Running, true},
-		{"crash", func(t *testing.T, w *stubWorld, s *Set) {
-			a, err := s.find("web")
-			try(t, err)
-			v := a.live.current().machine
-			try(t, v.Kill(t.Context()))
-			wantState(t, s, "web", Stopped)
+		{"stop", (*Set).Stop, Running, true},
+		{"hibernate", (*Set).Hibernate, Running, true},
+		{"restart", (*Set).Restart, Running, true},
+		{"crash", func(s *Set, ctx context.Context, ref string) error {
+			a, err := s.find(ref)
+			if err != nil {
+				return err
+			}
+			return a.live.current().machine.Kill(ctx)
 		}, Running, true},
-		{"disable", func(t *testing.T, _ *stubWorld, s *Set) { try(t, s.Disable(t.Context(), "web")) }, Stopped, false},
+		{"disable", (*Set).Disable, Stopped, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w, s, web := parent(t, 3)
 				all := dynasty(t, s, web)
-				c.do(t, w, s)
+				try(t, c.do(s, t.Context(), "web"))
 				for i, id := range all {
 					want := c.want
 					if i == 2 {

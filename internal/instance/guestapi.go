@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/xfeldman/aegisvm/internal/guestproto"
@@ -63,7 +64,7 @@ func (a *actor) noAPI(ctx context.Context, err error) {
 func (a *actor) environ(asked []string) []string {
 	base := a.spec.Base
 	if a.world.GuestAPI != nil {
-		base.Env = append(base.Env[:len(base.Env):len(base.Env)],
+		base.Env = append(slices.Clip(base.Env),
 			"AEGIS_INSTANCE_ID="+string(a.id), "AEGIS_GUEST_API=http://"+guestproto.APIAddress)
 	}
 	return base.over(asked)

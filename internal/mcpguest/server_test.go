@@ -51,10 +51,11 @@ func call(t *testing.T, c *mcp.ClientSession, name string, args any) (text strin
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
-	for _, part := range res.Content {
-		if p, ok := part.(*mcp.TextContent); ok {
-			text += p.Text
-		}
+	if len(res.Content) != 1 {
+		t.Errorf("%s: %d parts", name, len(res.Content))
+	}
+	if p, ok := res.Content[0].(*mcp.TextContent); ok {
+		text = p.Text
 	}
 	if !res.IsError && res.StructuredContent == nil {
 		t.Errorf("%s: no structured result", name)
@@ -121,8 +122,10 @@ func TestRequests(t *testing.T) {
 		out  string // in the result
 	}{
 		{"self_info", `{}`, "GET /v1/self", "inst-1"},
-		{"instance_spawn", `{"command":["sh"],"exposes":[{"guest_port":80}],"workspace":"./a"}`,
-			`POST /v1/instances {"command":["sh"],"exposes":[{"guest_port":80}],"workspace":"./a","wait":true}`, "inst-1"},
+		{
+			"instance_spawn", `{"command":["sh"],"exposes":[{"guest_port":80}],"workspace":"./a"}`,
+			`POST /v1/instances {"command":["sh"],"exposes":[{"guest_port":80}],"workspace":"./a","wait":true}`, "inst-1",
+		},
 		{"instance_list", `{}`, "GET /v1/instances", "kid"},
 		{"instance_stop", `{"id":"../self"}`, "POST /v1/instances/..%2Fself/stop", "stopped"},
 		{"instance_delete", `{"id":"kid"}`, "DELETE /v1/instances/kid", "deleted"},

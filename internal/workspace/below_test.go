@@ -18,8 +18,8 @@ func TestBelow(t *testing.T) {
 	if err := s.Ensure("inst-1", Spec{}); err != nil {
 		t.Fatal(err)
 	}
-	user, foreign := filepath.Join(t.TempDir(), "ws"), ""
-	foreign = user + "-other"
+	user := filepath.Join(t.TempDir(), "ws")
+	foreign := user + "-other"
 	for _, dir := range []string{user + "/a/b", foreign + "/a"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)

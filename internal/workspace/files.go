@@ -37,7 +37,8 @@ type Files struct {
 // OpenFiles opens the workspace of an instance. It makes none that goes with the
 // instance: that may be about to be deleted.
 func (s *Store) OpenFiles(id string, spec Spec) (*Files, error) {
-	dir, err := "", error(nil)
+	var dir string
+	var err error
 	if spec.Workspace != "" {
 		dir, err = s.source(spec.Workspace)
 	} else {

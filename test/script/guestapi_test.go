@@ -55,7 +55,7 @@ func (l *lockedBuffer) String() string {
 
 func newHost(t *testing.T, environ ...string) *host {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "aegis-guest") // a socket's path is short
+	dir, err := os.MkdirTemp("", "aegis-guest") //nolint:usetesting // a socket's path is short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +273,9 @@ func TestEscalation(t *testing.T) {
 		{"ports", g, "POST", "/v1/instances", `{"command":["x"],"exposes":[80,81]}`, 403, "max_expose_ports"},
 		{"image", g, "POST", "/v1/instances", child(func(r *api.SpawnRequest) { r.ImageRef = "allowed-other" }), 403, "allowed_images"},
 		{"depth", g, "POST", "/v1/instances", child(func(r *api.SpawnRequest) { r.Capabilities = &api.Capabilities{Spawn: true, SpawnDepth: 2} }), 403, "spawn_depth"},
-		{"children of a child", g, "POST", "/v1/instances", child(func(r *api.SpawnRequest) { r.Capabilities = &api.Capabilities{Spawn: true, SpawnDepth: 1, MaxChildren: 3} }), 403, "max_children"},
+		{"children of a child", g, "POST", "/v1/instances", child(func(r *api.SpawnRequest) {
+			r.Capabilities = &api.Capabilities{Spawn: true, SpawnDepth: 1, MaxChildren: 3}
+		}), 403, "max_children"},
 		{"models of a child", g, "POST", "/v1/instances", child(func(r *api.SpawnRequest) { r.Capabilities = &api.Capabilities{LLM: []string{"*"}} }), 403, "llm"},
 		{"forged parent", g, "POST", "/v1/instances", `{"command":["x"],"parent_id":"` + other.id + `"}`, 400, "parent_id"},
 		{"egress", g, "POST", "/v1/instances", `{"command":["x"],"egress":"all"}`, 400, "egress"},
@@ -470,6 +472,7 @@ func TestFlood(t *testing.T) {
 						break
 					}
 					_, _ = io.Copy(io.Discard, res.Body)
+					_ = res.Body.Close()
 					if res.StatusCode == http.StatusTooManyRequests {
 						refused.Add(1)
 					}
