@@ -2,12 +2,14 @@ package guestapi
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/logattr"
 )
@@ -120,6 +122,9 @@ func (s *Server) guard(h handle) http.Handler {
 		}
 		err := p.admit(r.Context())
 		if err == nil {
+			err = ofProgram(r)
+		}
+		if err == nil {
 			c := &call{w: w, r: r, peer: p}
 			if c.self, err = s.conf.Instances.Get(string(p.id)); err == nil {
 				err = h(c)
@@ -129,6 +134,22 @@ func (s *Server) guard(h handle) http.Handler {
 			s.refuse(w, r, p, err)
 		}
 	})
+}
+
+// ofProgram refuses requests that a web page makes in a browser in the guest: of another
+// origin, or by a name that was made to mean this address.
+func ofProgram(r *http.Request) error {
+	name := r.Host
+	if h, _, err := net.SplitHostPort(name); err == nil {
+		name = h
+	}
+	switch {
+	case r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "":
+		return fault.New(fault.Denied, "the Guest API is not for web pages")
+	case name != "" && name != "127.0.0.1" && name != "localhost":
+		return fault.New(fault.Denied, "the Guest API is not called %q", name).WithHint("it is http://%s", guestproto.APIAddress)
+	}
+	return nil
 }
 
 // refuse is where errors of requests end: the guest gets what concerns it, the log all.

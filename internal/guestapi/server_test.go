@@ -99,7 +99,7 @@ func dial(t *testing.T, s *Server, id instance.ID) net.Conn {
 
 func ask(t *testing.T, c net.Conn, method, path, body string) (int, string) {
 	t.Helper()
-	req, err := http.NewRequest(method, "http://host"+path, strings.NewReader(body))
+	req, err := http.NewRequest(method, "http://127.0.0.1:7777"+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,6 +126,38 @@ func TestWhoAsks(t *testing.T) {
 		}
 		if status, _ := ask(t, dial(t, s, "inst-2"), "GET", "/v1/self", ""); status != 404 {
 			t.Errorf("an instance that is gone: %d", status)
+		}
+	})
+}
+
+// A page in a browser in the VM is no program of its user's.
+func TestWebPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := served(t, Config{})
+		for _, c := range []struct {
+			head string
+			want int
+		}{
+			{"Host: 127.0.0.1:7777", 200},
+			{"Host: localhost:7777", 200},
+			{"Host: localhost", 200},
+			{"Host: evil.example", 403},
+			{"Host: evil.example:7777", 403},
+			{"Host: 127.0.0.1:7777\r\nOrigin: null", 403},
+			{"Host: 127.0.0.1:7777\r\nSec-Fetch-Site: cross-site", 403},
+		} {
+			conn := dial(t, s, "inst-1")
+			if _, err := io.WriteString(conn, "GET /v1/self HTTP/1.1\r\n"+c.head+"\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			if res.StatusCode != c.want {
+				t.Errorf("%q: %d, want %d", c.head, res.StatusCode, c.want)
+			}
 		}
 	})
 }
@@ -193,7 +225,7 @@ func TestSlowPrograms(t *testing.T) {
 		}{
 			{"", headTime},
 			{"GET /v1/self HTT", headTime},
-			{"POST /v1/instances HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{", bodyTime},
+			{"POST /v1/instances HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{", bodyTime},
 		} {
 			c := dial(t, s, "inst-1")
 			begin := time.Now()
@@ -241,11 +273,11 @@ func TestRunEnds(t *testing.T) {
 // FuzzRequest: nothing that a guest says breaks the server.
 func FuzzRequest(f *testing.F) {
 	for _, s := range []string{
-		"GET /v1/self HTTP/1.1\r\nHost: x\r\n\r\n",
-		"POST /v1/instances HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
-		"POST /v1/llm/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{\"model\":\"x\"}",
-		"POST /v1/self/keepalive HTTP/1.1\r\nTransfer-Encoding: chunked\r\nHost: x\r\n\r\n5\r\n{\"ttl\r\n",
-		"DELETE /v1/self/expose/99999 HTTP/1.1\r\nHost: x\r\n\r\n", "\x00\xff", "PRI * HTTP/2.0\r\n\r\n",
+		"GET /v1/self HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"POST /v1/instances HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}",
+		"POST /v1/llm/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{\"model\":\"x\"}",
+		"POST /v1/self/keepalive HTTP/1.1\r\nTransfer-Encoding: chunked\r\nHost: localhost\r\n\r\n5\r\n{\"ttl\r\n",
+		"DELETE /v1/self/expose/99999 HTTP/1.1\r\nHost: localhost\r\n\r\n", "\x00\xff", "PRI * HTTP/2.0\r\n\r\n",
 	} {
 		f.Add([]byte(s))
 	}

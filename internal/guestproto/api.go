@@ -9,5 +9,8 @@ const StreamAPI StreamKind = "api"
 // AbilityAPI is the name of StreamAPI in Welcome.
 const AbilityAPI = "api"
 
-// APIAddress is where programs in the guest find the Guest API.
-const APIAddress = "127.0.0.1:7777"
+// Where programs in the guest find the Guest API.
+const (
+	APIPort    = 7777
+	APIAddress = "127.0.0.1:7777"
+)

@@ -145,3 +145,24 @@ func TestExposeByGuest(t *testing.T) {
 		closeSet(t, s, StopAll)
 	})
 }
+
+// Whoever comes from the host is no program in the guest.
+func TestGuestAPIIsNotReached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := sleeper(t)
+		awake, err := s.Awake(t.Context(), "web", "a test")
+		try(t, err)
+		for port, kind := range map[uint16]fault.Kind{7778: "", 7777: fault.Unavailable} {
+			w.nets.set(port, stubPort{loopback: true})
+			c, err := awake.Dial(t.Context(), port)
+			if (err == nil) != (kind == "") || err != nil && fault.KindOf(err) != kind {
+				t.Errorf("dial %d: %v", port, err)
+			}
+			if err == nil {
+				try(t, c.Close())
+			}
+		}
+		awake.Release()
+		closeSet(t, s, StopAll)
+	})
+}

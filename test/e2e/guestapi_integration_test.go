@@ -23,7 +23,7 @@ import os, socket, sys
 method, path, body = sys.argv[1:4]
 at = os.environ['AEGIS_GUEST_API'].removeprefix('http://').split(':')
 s = socket.create_connection((at[0], int(at[1])), 60)
-s.sendall(f'{method} {path} HTTP/1.0\r\nHost: host\r\nContent-Length: {len(body)}\r\n\r\n{body}'.encode())
+s.sendall(f'{method} {path} HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n{body}'.encode())
 answer = b''
 while True:
     b = s.recv(65536)

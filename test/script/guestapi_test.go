@@ -464,7 +464,7 @@ func TestFlood(t *testing.T) {
 				in := bufio.NewReader(conn)
 				for range 100 {
 					asked.Add(1)
-					if _, err := io.WriteString(conn, "GET /v1/self HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+					if _, err := io.WriteString(conn, "GET /v1/self HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 						break
 					}
 					res, err := http.ReadResponse(in, nil)
