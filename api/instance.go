@@ -73,6 +73,7 @@ type Instance struct {
 	Command           []string   `json:"command"`
 	ImageRef          string     `json:"image_ref"`
 	Kit               string     `json:"kit"`
+	ParentID          string     `json:"parent_id,omitempty"` // of the instance that started it
 	CreatedAt         time.Time  `json:"created_at"`
 	UpdatedAt         time.Time  `json:"updated_at"`
 	LastActiveAt      *time.Time `json:"last_active_at,omitempty"`
@@ -115,6 +116,10 @@ type InstanceInfo struct {
 	WorkspaceDir      string  `json:"workspace_dir"`
 	WorkspaceReadOnly bool    `json:"workspace_read_only,omitempty"`
 	Mounts            []Mount `json:"mounts,omitempty"`
+	// Capabilities is what it may ask of the host; nil is nothing.
+	Capabilities *Capabilities `json:"capabilities,omitempty"`
+
+	LeaseStatus
 }
 
 // Hold is one reason for an instance to be awake.

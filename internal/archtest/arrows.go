@@ -12,7 +12,7 @@ const module = "github.com/xfeldman/aegisvm/"
 // leaves may be imported by everything; they import only each other.
 var leaves = []string{
 	"api", "internal/buildinfo", "internal/fault", "internal/frame", "internal/logattr",
-	"internal/hostclock", "internal/paths", "internal/presence", "internal/secret", "internal/size", "internal/atomicfile", "internal/sparse", "internal/tree",
+	"internal/hostclock", "internal/paths", "internal/presence", "internal/secret", "internal/capability", "internal/size", "internal/atomicfile", "internal/sparse", "internal/tree",
 }
 
 // contracts are what core and adapters agree on; they import leaves.
@@ -47,14 +47,17 @@ var arrows = map[string][]string{
 	"internal/guest": {"internal/guestproto"},
 
 	// Edges.
-	"client":           {},
-	"internal/config":  {},
-	"internal/httpapi": append([]string{"internal/config"}, contracts...),
-	"internal/metrics": {"internal/instance"},
-	"internal/router":  {"internal/instance"},
-	"internal/setup":   {"internal/apt", "internal/kernel", "internal/rootfs"},
-	"internal/doctor":  {"internal/kernel", "internal/rootfs", "internal/setup"},
-	"internal/cli":     {"client", "internal/config", "internal/doctor", "internal/setup"},
+	"client":            {},
+	"internal/config":   {},
+	"internal/guestapi": append([]string{"internal/logline"}, contracts...),
+	"internal/httpapi":  append([]string{"internal/config", "internal/logline"}, contracts...),
+	"internal/logline":  append([]string{"internal/config"}, contracts...),
+	"internal/mcpguest": {},
+	"internal/metrics":  {"internal/instance"},
+	"internal/router":   {"internal/instance"},
+	"internal/setup":    {"internal/apt", "internal/kernel", "internal/rootfs"},
+	"internal/doctor":   {"internal/kernel", "internal/rootfs", "internal/setup"},
+	"internal/cli":      {"client", "internal/config", "internal/doctor", "internal/setup"},
 
 	// Wiring that the daemon shares with `aegis doctor`.
 	"internal/drivers": {"internal/config", "internal/doctor", "internal/kernel", "internal/vmm", "internal/vmm/qemu"},

@@ -16,7 +16,7 @@ it is stopped. Commands take its handle, which is its name, or its id.`,
 		Args: unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newInstanceStart(a), newInstanceList(a), newInstanceInfo(a), newInstancePrune(a),
+	cmd.AddCommand(newInstanceStart(a), newInstanceList(a), newInstanceInfo(a), newInstanceTree(a), newInstancePrune(a),
 		newInstanceExpose(a), newInstanceUnexpose(a), newInstanceSecrets(a),
 		newInstanceFork(a), newInstanceSnapshot(a), newInstanceRestore(a))
 	for _, c := range changes {

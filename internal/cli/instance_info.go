@@ -59,6 +59,7 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		{"state", stateOf(i.Instance) + hibernated(i)},
 		{"why", i.Why},
 		{"trouble", i.Trouble},
+		{"parent", i.ParentID},
 		{"command", commandText(i.Command)},
 		{"image", i.ImageRef},
 		{"workspace", workspaceText(i)},

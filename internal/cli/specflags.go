@@ -24,6 +24,7 @@ type specFlags struct {
 	egress  string
 	allow   []string
 	folders folderFlags
+	rights  capabilitiesFlag
 }
 
 // add adds the options to a command's, in the order of its help.
@@ -42,6 +43,7 @@ func (s *specFlags) add(f *pflag.FlagSet) {
 	f.Var(&s.memory, "memory", "memory of the VM: `SIZE` such as 512M or 2G (default 512M)")
 	f.Var(&s.cpus, "cpus", "`NUMBER` of virtual CPUs (default 1)")
 	f.Var(&s.disk, "disk", "`SIZE` of the disk, which takes only what is written (default 8G)")
+	f.Var(&s.rights, "capabilities", "what the VM may ask of this host over the Guest API, as JSON in `FILE` (default nothing)")
 }
 
 // add adds --env and --env-file.

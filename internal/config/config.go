@@ -34,6 +34,10 @@ type Config struct {
 
 	Router string // address of the HTTP router, or "off"
 
+	// Ollama, LMStudio and VLLM are where on this host model servers listen, for instances that may
+	// use them; "off" is none.
+	Ollama, LMStudio, VLLM string
+
 	LogLevel  slog.Level
 	LogFormat LogFormat
 	LogSize   size.Bytes // at which the log is cut off; twice as much is kept

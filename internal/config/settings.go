@@ -51,6 +51,9 @@ var settings = []setting{
 		},
 		get: func(c *Config) string { return c.Router },
 	},
+	modelServer("llm_ollama", "http://127.0.0.1:11434", "Ollama", func(c *Config) *string { return &c.Ollama }),
+	modelServer("llm_lmstudio", "http://127.0.0.1:1234", "LM Studio", func(c *Config) *string { return &c.LMStudio }),
+	modelServer("llm_vllm", "http://127.0.0.1:8000", "vLLM", func(c *Config) *string { return &c.VLLM }),
 	{
 		key: "log_level", value: "info", doc: "least severe level of the lines in aegisd.log: debug, info, warn or error",
 		set: func(c *Config, v string) error {

@@ -15,6 +15,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/config"
 	"github.com/xfeldman/aegisvm/internal/drivers"
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/guestapi"
 	"github.com/xfeldman/aegisvm/internal/guestlink"
 	"github.com/xfeldman/aegisvm/internal/hostclock"
 	"github.com/xfeldman/aegisvm/internal/httpapi"
@@ -213,6 +214,7 @@ type daemon struct {
 	set     *instance.Set
 	secrets *vault.Vault
 	images  *image.Store
+	guests  *guestapi.Server
 	router  string // address of the HTTP router, or ""
 }
 
@@ -258,6 +260,7 @@ func (d *daemon) build(ctx context.Context) error {
 	if err := d.openImages(); err != nil {
 		return err
 	}
+	d.openGuestAPI()
 	d.set = instance.NewSet(instance.World{
 		Driver:  d.driver,
 		Ground:  d.Ground,
@@ -269,6 +272,7 @@ func (d *daemon) build(ctx context.Context) error {
 			Limits: logstore.DefaultLimits,
 		},
 		Secrets:  d.secrets,
+		GuestAPI: d.guests,
 		Images:   d.images,
 		Networks: nets,
 
@@ -280,6 +284,7 @@ func (d *daemon) build(ctx context.Context) error {
 		Defaults: instance.Defaults{Memory: d.Config.Memory, VCPUs: d.Config.CPUs, Disk: d.Config.Disk},
 		Memory:   d.Memory,
 	})
+	d.guests.SetInstances(d.set)
 	return nil
 }
 

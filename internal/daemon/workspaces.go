@@ -55,7 +55,7 @@ func (w workspaces) Copy(ctx context.Context, from, to instance.ID) error {
 func (w workspaces) Clear(id instance.ID) error { return w.store.Clear(string(id)) }
 
 func foldersOf(f instance.Folders) workspace.Spec {
-	spec := workspace.Spec{Workspace: f.Workspace, ReadOnly: f.ReadOnly, Volatile: f.Volatile}
+	spec := workspace.Spec{Workspace: f.Workspace, Of: string(f.Of), Below: f.Below, ReadOnly: f.ReadOnly, Volatile: f.Volatile}
 	for _, m := range f.Mounts {
 		spec.Mounts = append(spec.Mounts, workspace.Mount(m))
 	}

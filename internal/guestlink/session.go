@@ -35,7 +35,10 @@ type session struct {
 	stop func() bool
 	out  chan guestproto.Message // to the control stream
 	slot chan struct{}           // taken while a stream is being opened
+	apis chan struct{}           // taken by each connection to the Guest API, and by who waits for one
 	done <-chan struct{}         // closed when the session is over
+
+	waiters chan struct{} // taken while a stream waits for a connection to the Guest API
 
 	mu      sync.Mutex
 	waiting map[uint64]chan<- guestproto.Message
@@ -71,6 +74,8 @@ func newSession(ctx context.Context, log *slog.Logger, conn *guard) *session {
 		stop:    context.AfterFunc(ctx, func() { _ = conn.Close() }),
 		out:     make(chan guestproto.Message),
 		slot:    make(chan struct{}, maxOpening),
+		apis:    make(chan struct{}, maxAPIConns),
+		waiters: make(chan struct{}, maxAPIConns),
 		done:    mux.CloseChan(),
 		waiting: map[uint64]chan<- guestproto.Message{},
 	}
@@ -271,13 +276,18 @@ func (s *session) call(ctx context.Context, m guestproto.Message) (guestproto.Me
 // open opens a stream. yamux cannot be interrupted in that, so it is done by a
 // goroutine of the session, which stays behind when ctx ends first.
 func (s *session) open(ctx context.Context, header guestproto.StreamHeader) (*yamux.Stream, guestproto.StreamReply, error) {
+	return s.openOn(ctx, s.slot, header)
+}
+
+// openOn is open, with one of other slots.
+func (s *session) openOn(ctx context.Context, slots chan struct{}, header guestproto.StreamHeader) (*yamux.Stream, guestproto.StreamReply, error) {
 	type result struct {
 		stream *yamux.Stream
 		reply  guestproto.StreamReply
 		err    error
 	}
 	select {
-	case s.slot <- struct{}{}:
+	case slots <- struct{}{}:
 	case <-s.done:
 		return nil, guestproto.StreamReply{}, s.fault(nil)
 	case <-ctx.Done():
@@ -285,7 +295,7 @@ func (s *session) open(ctx context.Context, header guestproto.StreamHeader) (*ya
 	}
 	results := make(chan result)
 	started := s.spawn(func() {
-		defer func() { <-s.slot }()
+		defer func() { <-slots }()
 		var r result
 		if r.stream, r.err = s.mux.OpenStream(); r.err == nil {
 			r.reply, r.err = exchange(r.stream, header)

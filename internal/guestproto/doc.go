@@ -27,6 +27,8 @@
 //     process does not read never holds up the frames behind it.
 //   - dial: raw bytes of a connection to an address inside the guest.
 //   - copy: a tar stream out of or into the guest's files, in frames. See StreamCopy.
+//   - api: raw bytes of a connection that a program in the guest makes to the host.
+//     See StreamAPI.
 //
 // # Output logs
 //

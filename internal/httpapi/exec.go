@@ -1,19 +1,15 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net/http"
-	"slices"
 	"time"
-	"unicode/utf8"
 
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
-	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/instance"
+	"github.com/xfeldman/aegisvm/internal/logline"
 )
 
 // exec answers POST /v1/instances/{id}/exec: an attach stream, or lines of JSON. Either
@@ -57,7 +53,8 @@ func (s *Server) execLines(w http.ResponseWriter, r *http.Request, ref string, s
 	if v, err := s.conf.Instances.Get(ref); err == nil {
 		id = string(v.ID)
 	}
-	status, err := relayLines(x, out, api.LogEntry{Source: "exec", InstanceID: id, ExecID: string(x.ID())})
+	entry := api.LogEntry{Source: "exec", InstanceID: id, ExecID: string(x.ID())}
+	status, err := logline.Relay(x, entry, maxLine, func(e api.LogEntry) { out.send(e) })
 	err = errors.Join(err, x.Close())
 	if err != nil {
 		out.send(api.ErrorOf(err))
@@ -67,64 +64,6 @@ func (s *Server) execLines(w http.ResponseWriter, r *http.Request, ref string, s
 	return nil
 }
 
-// relayLines sends a process's output line by line, until its status.
-func relayLines(x attachment, out *lineStream, entry api.LogEntry) (int32, error) {
-	open := map[frame.Type][]byte{}
-	send := func(t frame.Type, line []byte, whole bool) {
-		e := entry
-		e.Open = !whole
-		e.TS, e.Stream = time.Now().UTC(), streamName(t)
-		setLine(&e, line)
-		out.send(e)
-	}
-	for {
-		f, err := x.Recv()
-		if errors.Is(err, io.EOF) {
-			return 0, fault.New(fault.Internal, "the command's output ended without a status")
-		}
-		if err != nil {
-			return 0, err
-		}
-		if f.Type == frame.Exit {
-			for t, rest := range open {
-				if len(rest) > 0 {
-					send(t, rest, false)
-				}
-			}
-			return f.Status()
-		}
-		if f.Type == frame.Notice {
-			continue // these lines have no place for it
-		}
-		rest := slices.Concat(open[f.Type], f.Payload)
-		for {
-			line, after, whole := bytes.Cut(rest, []byte{'\n'})
-			if !whole && len(rest) < maxLine {
-				break
-			}
-			send(f.Type, line, whole)
-			rest = after
-		}
-		open[f.Type] = rest
-	}
-}
-
 // maxLine bounds what a line without an end makes the daemon keep; a longer one is
 // sent in parts.
 const maxLine = 16 << 20
-
-func streamName(t frame.Type) string {
-	if t == frame.Stderr {
-		return "stderr"
-	}
-	return "stdout"
-}
-
-// setLine sets the entry's text. JSON has no place for bytes that are not UTF-8: they
-// go along as they are.
-func setLine(e *api.LogEntry, line []byte) {
-	e.Line = string(line)
-	if !utf8.Valid(line) {
-		e.Bytes = line
-	}
-}

@@ -139,7 +139,8 @@ func createSpec(req api.CreateRequest) (instance.Spec, error) {
 		Command: req.Command, Env: req.Env, Secrets: req.Secrets, Handle: req.Handle, Workdir: req.Workdir, User: req.User,
 		ImageRef: req.ImageRef, Pull: req.Pull, MemoryMB: req.MemoryMB, VCPUs: req.VCPUs, DiskMB: req.DiskMB,
 		Expose: req.Expose, Egress: req.Egress, AllowHosts: req.AllowHosts,
-		Workspace: req.Workspace, WorkspaceReadOnly: req.WorkspaceReadOnly, Mounts: req.Mounts,
+		Capabilities: req.Capabilities,
+		Workspace:    req.Workspace, WorkspaceReadOnly: req.WorkspaceReadOnly, Mounts: req.Mounts,
 	})
 	if err != nil {
 		return instance.Spec{}, err
@@ -195,6 +196,7 @@ func instanceOf(v instance.View) api.Instance {
 		ID: string(v.ID), Handle: v.Spec.Handle, State: v.State.Wire(), Enabled: v.Enabled,
 		Command: v.Spec.Command, ImageRef: v.Spec.Image,
 		CreatedAt: v.Created, UpdatedAt: v.Updated, LastActiveAt: timeOf(v.Active), StoppedAt: timeOf(v.Stopped),
+		ParentID:          string(v.Spec.Parent),
 		ActiveConnections: v.Clients, Endpoints: endpoints(v),
 	}
 }
@@ -223,6 +225,7 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 		ExposePorts: []int{}, SecretKeys: names(v.Spec.Secrets),
 		Workspace: cmp.Or(v.Spec.Folders.Workspace, v.Workspace), WorkspaceDir: v.Workspace,
 		WorkspaceReadOnly: v.Spec.Folders.ReadOnly, Mounts: mountsOf(v.Spec.Folders),
+		Capabilities: capabilitiesOf(v.Spec.Rights), LeaseStatus: leaseOf(v.Lease),
 	}
 	for _, e := range v.Spec.Expose {
 		info.ExposePorts = append(info.ExposePorts, int(e.Guest))

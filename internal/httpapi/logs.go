@@ -3,20 +3,15 @@ package httpapi
 import (
 	"context"
 	"net/http"
-	"net/url"
-	"strconv"
-	"time"
 
 	"github.com/xfeldman/aegisvm/api"
-	"github.com/xfeldman/aegisvm/internal/config"
-	"github.com/xfeldman/aegisvm/internal/fault"
-	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/instance"
+	"github.com/xfeldman/aegisvm/internal/logline"
 )
 
 // logs answers GET /v1/instances/{id}/logs.
 func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
-	q, err := logQuery(r.URL.Query())
+	q, err := logline.Query(r.URL.Query())
 	if err != nil {
 		return err
 	}
@@ -39,60 +34,11 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 		}
 		// Of what is there already nobody waits for the first line; a million answers
 		// of one line each take minutes.
-		if !out.put(entryOf(v.ID, line)) || q.Follow && !out.flush() {
+		if !out.put(logline.Entry(v.ID, line)) || q.Follow && !out.flush() {
 			return nil
 		}
 	}
 	return nil
-}
-
-func logQuery(v url.Values) (instance.LogQuery, error) {
-	q := instance.LogQuery{Tail: -1, Exec: guestproto.ExecID(v.Get("exec_id"))}
-	var err error
-	for name, set := range map[string]func(string) error{
-		"follow": func(s string) (err error) { q.Follow, err = strconv.ParseBool(s); return err },
-		"execs":  func(s string) (err error) { q.Execs, err = strconv.ParseBool(s); return err },
-		"tail":   func(s string) (err error) { q.Tail, err = strconv.Atoi(s); return err },
-		"since":  func(s string) (err error) { q.Since, err = parseSince(s); return err },
-	} {
-		if s := v.Get(name); s != "" && err == nil {
-			if err = set(s); err != nil {
-				err = fault.Wrap(fault.Invalid, err, "parameter %s", name)
-			}
-		}
-	}
-	return q, err
-}
-
-// parseSince reads a point in time: RFC 3339, or how long ago.
-func parseSince(s string) (time.Time, error) {
-	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-		return t, nil
-	}
-	ago, err := config.ParseDuration(s)
-	if err != nil {
-		return time.Time{}, err
-	}
-	return time.Now().Add(-ago), nil
-}
-
-// sources are the names of log sources on the wire.
-var sources = map[instance.LogSource]string{
-	instance.FromProgram: "server", instance.FromExec: "exec", instance.FromSystem: "system",
-}
-
-func entryOf(id instance.ID, l instance.LogLine) api.LogEntry {
-	e := api.LogEntry{
-		TS: l.Time.UTC(), Stream: streamName(l.Stream), Source: sources[l.Source], InstanceID: string(id), ExecID: string(l.Exec),
-	}
-	if l.Gap {
-		e.TS, e.Source = time.Now().UTC(), "system"
-		e.Line = "older lines were dropped: the log has reached its limit"
-		return e
-	}
-	e.Open, e.End = l.Open, l.End
-	setLine(&e, l.Text)
-	return e
 }
 
 // events answers GET /v1/events: changes of state from now on.

@@ -90,6 +90,7 @@ func specOf(req api.RunRequest) (instance.Spec, error) {
 	return instance.Spec{
 		Expose:    expose,
 		Egress:    instance.Egress{Mode: req.Egress, Allow: req.AllowHosts},
+		Rights:    rightsOf(req.Capabilities),
 		Folders:   foldersOf(req.Workspace, req.WorkspaceReadOnly, req.Mounts),
 		Handle:    req.Handle,
 		Command:   req.Command,

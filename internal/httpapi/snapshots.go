@@ -47,7 +47,7 @@ func (s *Server) fork(w http.ResponseWriter, r *http.Request) error {
 	out := []api.Forked{}
 	for _, v := range forks {
 		workspace := "copied"
-		if v.Spec.Folders.Workspace != "" {
+		if !v.Spec.Folders.Own() {
 			workspace = "shared"
 		}
 		out = append(out, api.Forked{ID: string(v.ID), Handle: v.Spec.Handle, Endpoints: endpoints(v), Cold: cold, Workspace: workspace})
@@ -128,6 +128,7 @@ func (s *Server) createFromSnapshot(w http.ResponseWriter, r *http.Request, req 
 		{"an environment", len(req.Env) > 0},
 		{"a working directory", req.Workdir != ""},
 		{"a user", req.User != ""},
+		{"a set of capabilities", req.Capabilities != nil},
 		{"a workspace", req.Workspace != "" || len(req.Mounts) > 0},
 	} {
 		if x.given {

@@ -51,6 +51,7 @@ type actor struct {
 	crashes crashes
 	doors   doors
 	idle    *idle
+	lease   leasing
 	busy    atomic.Pointer[string] // what the guest does by itself; nil is nothing
 }
 
@@ -78,6 +79,7 @@ func newActor(r Record, s *Set) *actor {
 		given:   r.Spec.Secrets,
 		since:   time.Now(),
 		idle:    newIdle(),
+		lease:   newLeasing(),
 		doors:   doors{},
 	}
 	// Ports change while the instance lives: they are the record's, which is the actor's
@@ -101,6 +103,7 @@ func (a *actor) run() {
 	defer close(a.ended)
 	defer a.ops.Wait()
 	defer a.idle.disarm()
+	defer a.lease.timer.Stop()
 	defer close(a.deaf) // or those that are waited for could wait to be heard
 	if a.first != nil {
 		a.begin(a.first)
@@ -120,6 +123,9 @@ func (a *actor) run() {
 		case <-a.idle.quiet:
 			a.idle.quiet = nil
 			a.step(Event{Kind: Idle})
+		case <-a.lease.timer.C:
+			a.endLease()
+			a.remember()
 		case r := <-a.done:
 			a.finish(r)
 			if a.first != nil {
@@ -131,6 +137,7 @@ func (a *actor) run() {
 			a.lost()
 			a.step(Event{Kind: Died})
 		}
+		a.settleLease()
 		a.refresh()
 	}
 }
@@ -240,6 +247,9 @@ func (a *actor) changed(before Snap, ev Event) {
 	switch a.snap.State {
 	case Stopped:
 		a.record.Stopped = now
+		if !a.snap.Hibernated {
+			a.record.Lease = Lease{} // who took it has ended; see settleLease
+		}
 		if from == Booting && ev.Err != nil {
 			a.note(ev.Err)
 		}

@@ -113,7 +113,7 @@ func (a *actor) capture(ctx context.Context, l *live, back State, of Origin, wor
 
 // copyWorkspace gives a new instance a copy of the workspace that goes with this one.
 func (a *actor) copyWorkspace(ctx context.Context, to ID) error {
-	if to == "" || a.world.Workspaces == nil || a.spec.Folders.Workspace != "" {
+	if to == "" || a.world.Workspaces == nil || !a.spec.Folders.Own() {
 		return nil
 	}
 	return a.world.Workspaces.Copy(ctx, a.id, to)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/guestproto"
 )
 
 // The pauses between attempts to reach a program that has just been started and does
@@ -60,14 +61,15 @@ func joined(ctx, other context.Context) (context.Context, func()) {
 }
 
 // dialOnce tries the guest's network, and behind that its loopback, where programs
-// listen that were not written to be reached.
+// listen that were not written to be reached. The Guest API is not one of them: whoever
+// got there would be taken for a program in the guest.
 func (l *live) dialOnce(ctx context.Context, port uint16) (halfConn, error) {
 	n, err := l.network()
 	if err != nil {
 		return nil, err
 	}
 	c, err := n.Dial(ctx, port)
-	if errors.Is(err, syscall.ECONNREFUSED) {
+	if errors.Is(err, syscall.ECONNREFUSED) && port != guestproto.APIPort {
 		var inner error
 		c, inner = l.guest.Dial(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
 		if fault.KindOf(inner) != fault.Unavailable { // nothing listens there either

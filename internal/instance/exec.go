@@ -91,7 +91,7 @@ func (a *actor) execRequest(id guestproto.ExecID, spec ExecSpec, env []string) g
 	return guestproto.Spawn{
 		ID:      id,
 		Command: spec.Command,
-		Env:     a.spec.Base.over(env),
+		Env:     a.environ(env),
 		Workdir: or(spec.Workdir, a.spec.Workdir),
 		User:    or(spec.User, a.spec.User),
 		TTY:     spec.TTY,

@@ -16,6 +16,8 @@ type Expose struct {
 	Public   uint16 // 0 is any; it is kept once it has been chosen
 	Protocol Protocol
 	Bind     netip.Addr `json:",omitzero"` // where it is open; the zero Addr is 127.0.0.1
+	// ByGuest says that it was opened over the Guest API.
+	ByGuest bool `json:",omitempty"`
 }
 
 // Protocol says what clients speak on a port. It changes nothing in what passes
@@ -105,6 +107,68 @@ func (s *Set) Expose(ctx context.Context, ref string, e Expose) (Expose, error) 
 	return e, nil
 }
 
+// ExposeByGuest is Expose for programs in the guest, or in that of its parent, which may open
+// so many ports and change no other.
+func (s *Set) ExposeByGuest(ctx context.Context, ref string, e Expose, most int) (Expose, error) {
+	a, err := s.find(ref)
+	if err != nil {
+		return Expose{}, err
+	}
+	if err := e.complete(); err != nil {
+		return Expose{}, err
+	}
+	e.ByGuest = true
+	err = a.instruct(ctx, func() error { //nolint:contextcheck // as in Expose
+		if err := a.mayExpose(&e, most); err != nil || !e.ByGuest {
+			return err
+		}
+		return a.expose(&e)
+	})
+	if err != nil {
+		return Expose{}, s.refuse(a, err)
+	}
+	return e, nil
+}
+
+// mayExpose says why a guest may not open a port. One that its user has opened as the
+// guest wants it is what e is afterwards.
+func (a *actor) mayExpose(e *Expose, most int) error {
+	n := 0
+	for _, old := range a.record.Spec.Expose {
+		switch {
+		case old.Guest == e.Guest && old.ByGuest:
+			return nil
+		case old.Guest == e.Guest && old.Protocol == e.Protocol && (e.Public == 0 || e.Public == old.Public):
+			*e = old
+			return nil
+		case old.Guest == e.Guest:
+			return fault.New(fault.Denied, "port %d was opened on the host, and is not for the guest to change", e.Guest)
+		case old.ByGuest:
+			n++
+		}
+	}
+	if n >= most {
+		return fault.New(fault.Denied, "%d ports are open already, and may be %d", n, most).
+			WithHint("close one; the capability max_expose_ports decides")
+	}
+	return nil
+}
+
+// UnexposeByGuest is Unexpose for programs in the guest: of what they have opened.
+func (s *Set) UnexposeByGuest(ctx context.Context, ref string, guest uint16) error {
+	a, err := s.find(ref)
+	if err != nil {
+		return err
+	}
+	err = a.instruct(ctx, func() error { //nolint:contextcheck // as in Expose
+		if i := a.exposed(guest); i >= 0 && !a.record.Spec.Expose[i].ByGuest {
+			return fault.New(fault.Denied, "port %d was opened on the host, and is not for the guest to close", guest)
+		}
+		return a.unexpose(guest)
+	})
+	return s.refuse(a, err)
+}
+
 // Unexpose closes a port of an instance, with its connections.
 func (s *Set) Unexpose(ctx context.Context, ref string, guest uint16) error {
 	a, err := s.find(ref)
@@ -130,6 +194,7 @@ func (a *actor) expose(e *Expose) error {
 	switch {
 	case i >= 0:
 		old := before[i]
+		e.ByGuest = e.ByGuest || old.ByGuest
 		e.Public = cmp.Or(e.Public, old.Public)
 		if *e == old && (a.doors[e.Guest] != nil || !a.snap.Enabled) {
 			return nil

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 
+	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
 )
 
@@ -15,6 +16,10 @@ type ForkSpec struct {
 	Names   []string // one for each; "" is one made from the id
 	Expose  []Expose // ports beside the source's own, which are open on other numbers
 	Secrets []string // of later execs; what the memory holds it holds
+	// Parent is the instance that asks over the Guest API, with the rights that the forks are to
+	// have; "" is the user, whose forks have those of the source.
+	Parent ID
+	Rights api.Capabilities
 }
 
 // MaxForks bounds how many forks one request makes.
@@ -104,6 +109,9 @@ func (s *Set) copyOf(ctx context.Context, of Origin, name string, f ForkSpec) (*
 	spec := of.Spec
 	spec.Handle, spec.Secrets = name, f.Secrets
 	spec.Expose = slices.Clone(spec.Expose)
+	if spec.Parent = f.Parent; f.Parent != "" {
+		spec.Rights = f.Rights
+	}
 	for i := range spec.Expose {
 		spec.Expose[i].Public = 0
 	}
@@ -170,7 +178,7 @@ func (s *Set) hatch(ctx context.Context, all []*actor, c *captured) error {
 
 // shareOut copies the workspace that was copied for the first of some forks for the others.
 func (s *Set) shareOut(ctx context.Context, all []*actor) error {
-	if s.world.Workspaces == nil || all[0].spec.Folders.Workspace != "" {
+	if s.world.Workspaces == nil || !all[0].spec.Folders.Own() {
 		return nil
 	}
 	for _, a := range all[1:] {

@@ -31,7 +31,7 @@ func (a *actor) program(env []string) guestproto.Spawn {
 	spawn := guestproto.Spawn{
 		ID:      guestproto.ProgramID,
 		Command: a.spec.Command,
-		Env:     a.spec.Base.over(env),
+		Env:     a.environ(env),
 		Workdir: a.spec.Workdir,
 		User:    a.spec.User,
 		TTY:     a.spec.TTY,

@@ -63,6 +63,10 @@ func (w *World) settle(ctx context.Context, spec *Spec) (release func(), err err
 	if w.Images == nil {
 		return func() {}, nil
 	}
+	if spec.Base.ID != "" { // of a parent that is there, and its image with it
+		spec.Workdir, spec.User = or(spec.Workdir, spec.Base.Workdir), or(spec.User, spec.Base.User)
+		return func() {}, nil
+	}
 	base, release, err := w.Images.Resolve(ctx, spec.Image, spec.Pull)
 	if err != nil {
 		return nil, err

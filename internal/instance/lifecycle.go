@@ -110,12 +110,19 @@ func (s *Set) Hibernate(ctx context.Context, ref string) error {
 func (s *Set) Stop(ctx context.Context, ref string) error { return s.demand(ctx, ref, Stop) }
 
 // Disable ends an instance's machine; only an explicit start starts it again.
-func (s *Set) Disable(ctx context.Context, ref string) error { return s.demand(ctx, ref, Disable) }
+// So do its children, however deep.
+func (s *Set) Disable(ctx context.Context, ref string) error {
+	a, err := s.find(ref)
+	if err != nil {
+		return err
+	}
+	return s.refuse(a, s.disable(ctx, a))
+}
 
 // Restart ends an instance's machine and starts it again.
 func (s *Set) Restart(ctx context.Context, ref string) error { return s.demand(ctx, ref, Restart) }
 
-// Delete ends an instance and removes all of it.
+// Delete ends an instance and removes all of it, with all of its children, however deep.
 func (s *Set) Delete(ctx context.Context, ref string) error { return s.demand(ctx, ref, Delete) }
 
 func (s *Set) demand(ctx context.Context, ref string, kind EventKind) error {
@@ -134,6 +141,9 @@ func (s *Set) Prune(ctx context.Context, age time.Duration) ([]ID, error) {
 	for _, v := range s.List() {
 		if v.State != Stopped || v.Stopped.IsZero() || time.Since(v.Stopped) < age {
 			continue
+		}
+		if s.families.liveOf(v.ID) > 0 {
+			continue // they would go with it
 		}
 		// One that was started since is not stopped any more; it is left alone.
 		if now, err := s.Get(string(v.ID)); err != nil || now.State != Stopped {

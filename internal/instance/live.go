@@ -221,6 +221,7 @@ func (a *actor) link(ctx context.Context, l *live, magic guestproto.Magic, hello
 		return err
 	}
 	l.harness.Store(l.guest.Harness())
+	a.serveAPI(l) //nolint:contextcheck // for as long as the run lasts
 	a.ops.Go(func() {
 		<-l.gone
 		_ = l.guest.Close() // there is nobody to tell at its other end

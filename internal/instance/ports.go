@@ -109,6 +109,11 @@ type Guest interface {
 	// nothing listens is fault.Unavailable. The connection has CloseWrite.
 	Dial(ctx context.Context, addr string) (net.Conn, error)
 
+	// AcceptAPI waits until a program in the guest connects to the Guest API, and returns
+	// the connection. It waits over sleep and sessions; a connection ends with its session.
+	// A guest that knows no Guest API is fault.Unavailable.
+	AcceptAPI(ctx context.Context) (net.Conn, error)
+
 	// Mount has the guest mount folders of the host, but for those that it has mounted
 	// already. Their server must be answering.
 	Mount(ctx context.Context, req guestproto.Mount) error
@@ -146,6 +151,14 @@ type Guest interface {
 
 	// Close ends the link. Attachments end with an error; the guest is not told.
 	Close() error
+}
+
+// GuestAPI answers what programs in guests ask of the host. Package guestapi implements
+// it.
+type GuestAPI interface {
+	// Serve answers the requests on a connection that comes from an instance, until it
+	// ends or ctx does, and closes it. Many are served together.
+	Serve(ctx context.Context, id ID, conn net.Conn)
 }
 
 // Secrets opens what is stored of secrets. Package vault implements it.

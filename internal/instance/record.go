@@ -19,6 +19,7 @@ type Record struct {
 	Active  time.Time // when something last held it awake; zero is never
 	Stopped time.Time // when it was last stopped; zero while it runs
 	Why     string    // why it is stopped, for people
+	Lease   Lease     // that keeps it awake
 	// Magic opens the link to the machine that runs. It is a secret.
 	Magic guestproto.Magic
 }

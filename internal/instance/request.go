@@ -42,12 +42,15 @@ func (a *actor) take(r request) {
 	case r.wakes() && a.set.isClosing():
 		a.decline(r, errClosing) // or it would run on behind a stop of all
 		return
+	case r.wakes() && a.refuseChild(r):
+		return
 	case r.ev.Kind == Start || r.ev.Kind == Restart || r.ev.Kind == Revert:
 		// They enable the instance: its ports are open, or it does not start.
 		if err := a.openDoors(); err != nil {
 			a.decline(r, err)
 			return
 		}
+		a.set.families.open(a.id)
 	}
 	switch {
 	case r.take != nil:

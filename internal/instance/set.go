@@ -17,7 +17,8 @@ import (
 
 // Set holds all instances of a daemon. Its methods may be called together.
 type Set struct {
-	world World
+	world    World
+	families families
 
 	mu       sync.Mutex // protects what follows; never held over I/O
 	actors   map[ID]*actor
@@ -115,6 +116,9 @@ func (s *Set) addIn(r Record, state State) (*actor, error) {
 		return nil, fault.New(fault.Conflict, "the name %q is the id of %s", r.Spec.Handle, other.spec.Handle).
 			WithHint("choose another --name, or none")
 	}
+	if err := s.admitChild(r, state); err != nil {
+		return nil, err
+	}
 	a := newActor(r, s)
 	a.snap.State = state
 	a.refresh()
@@ -139,6 +143,7 @@ func (s *Set) remove(a *actor) {
 	defer s.mu.Unlock()
 	delete(s.actors, a.id)
 	delete(s.handles, a.spec.Handle)
+	s.families.leave(a.spec.Parent, a.id)
 }
 
 // whoHas returns the name of another instance that has a public port of which e needs
@@ -287,6 +292,7 @@ func (s *Set) Recover(ctx context.Context) error {
 		}
 	}
 	s.awaitAdopted(ctx)
+	errs = append(errs, s.endOrphans(ctx))
 	return errors.Join(errs...)
 }
 

@@ -167,7 +167,10 @@ func (a *actor) powerOff(ctx context.Context, l *live) {
 // erase is the operation of Erasing. The handle is free before the deletion is
 // answered.
 func (a *actor) erase(ctx context.Context, asleep *live) error {
-	err := a.unshared(ctx)
+	err := a.set.endChildren(ctx, a.id, Delete)
+	if err == nil {
+		err = a.unshared(ctx)
+	}
 	if err == nil {
 		err = a.world.clear(a.id)
 	}

@@ -133,7 +133,7 @@ func (s *Set) inheritWorkspace(ctx context.Context, from ID, a *actor) error {
 	if s.world.Workspaces == nil {
 		return nil
 	}
-	if _, err := s.find(string(from)); err == nil && a.spec.Folders.Workspace == "" {
+	if _, err := s.find(string(from)); err == nil && a.spec.Folders.Own() {
 		return s.world.Workspaces.Copy(ctx, from, a.id)
 	}
 	return s.world.ensureFolders(a.id, a.spec.Folders)

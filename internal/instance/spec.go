@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/capability"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/size"
@@ -49,6 +51,11 @@ type Spec struct {
 	// StopAfter is how long an instance must have been paused before its memory goes to
 	// disk; 0 is never.
 	StopAfter time.Duration
+	// Parent is the instance that started it over the Guest API, and with which it ends; "" is
+	// none.
+	Parent ID `json:",omitempty"`
+	// Rights is what its programs may ask of the host.
+	Rights api.Capabilities `json:",omitzero"`
 	// IdlePolicy says what else than holds keeps the instance awake.
 	IdlePolicy IdlePolicy `json:",omitempty"`
 }
@@ -111,6 +118,9 @@ func (s *Spec) Complete(d Defaults) error {
 		if !validEnvName(k) {
 			return fault.New(fault.Invalid, "bad environment variable name %q", k).WithHint("a name is not empty and has no '=' or NUL")
 		}
+	}
+	if err := capability.Check(s.Rights); err != nil {
+		return err
 	}
 	if err := s.completeIdle(); err != nil {
 		return err

@@ -75,6 +75,7 @@ func (s Snap) outward() State {
 // refresh publishes the actor's state to readers.
 func (a *actor) refresh() {
 	a.record.Enabled = a.snap.Enabled
+	a.set.families.note(a.spec.Parent, a.id, a.snap.State != Stopped && a.snap.State != Deleted || a.snap.Hibernated)
 	v := &View{
 		Record: a.record, State: a.snap.outward(), Hibernated: a.snap.Hibernated, Goal: a.snap.Goal,
 		Memory: noMemory, Trouble: noTrouble, Busy: a.busyWith,

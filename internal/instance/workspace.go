@@ -44,9 +44,14 @@ type Workspaces interface {
 type Folders struct {
 	// Workspace is what stands at /workspace: the name of a workspace, an absolute path
 	// of the host's, or "" for one that goes with the instance.
-	Workspace string  `json:",omitempty"`
-	ReadOnly  bool    `json:",omitempty"`
-	Mounts    []Mount `json:",omitempty"` // folders beside it
+	Workspace string `json:",omitempty"`
+	// Of is the instance whose workspace it is, where that goes with another one.
+	Of ID `json:",omitempty"`
+	// Below is the folder in it that stands at /workspace; "" is all of it. The way to it
+	// follows no links.
+	Below    string  `json:",omitempty"`
+	ReadOnly bool    `json:",omitempty"`
+	Mounts   []Mount `json:",omitempty"` // folders beside it
 	// Volatile says that a workspace that goes with the instance need not survive a crash
 	// of the host. It is set for ephemeral ones.
 	Volatile bool `json:"-"`
@@ -60,7 +65,10 @@ type Mount struct {
 }
 
 // Shared reports whether anything that the guest writes may outlive the instance.
-func (f Folders) Shared() bool { return f.Workspace != "" || len(f.Mounts) > 0 }
+func (f Folders) Shared() bool { return !f.Own() || len(f.Mounts) > 0 }
+
+// Own reports whether the workspace goes with the instance.
+func (f Folders) Own() bool { return f.Workspace == "" && f.Of == "" }
 
 // Life is what a guest knows of the folders it is to get.
 type Life uint8

@@ -21,7 +21,8 @@ type World struct {
 	Workspaces Workspaces
 	Doors      Doors // nil opens no ports
 	Secrets    Secrets
-	Images     Images // nil leaves it to Ground what a Spec's Image is
+	Images     Images   // nil leaves it to Ground what a Spec's Image is
+	GuestAPI   GuestAPI // nil answers no guest
 	Log        *slog.Logger
 	Limits     Limits
 	Defaults   Defaults

@@ -64,6 +64,8 @@ type stubWorld struct {
 	measured time.Time
 	crossed  uint64 // bytes, the network
 	images   Images
+	api      GuestAPI
+	calls    chan net.Conn // connections of programs to the Guest API; nil is a guest without
 	nets     *stubNets
 	doors    *stubDoors
 	shares   *stubShares // nil is none
@@ -80,7 +82,7 @@ func newStubWorld() *stubWorld {
 }
 
 func (w *stubWorld) world() World {
-	world := World{Driver: w, Ground: w, Linker: w, Store: w, Logs: w, Archive: w.archive, Networks: w.nets, Doors: w.doors, Images: w.images, Log: slog.New(slog.DiscardHandler), Limits: DefaultLimits()}
+	world := World{Driver: w, Ground: w, Linker: w, Store: w, Logs: w, Archive: w.archive, Networks: w.nets, Doors: w.doors, Images: w.images, GuestAPI: w.api, Log: slog.New(slog.DiscardHandler), Limits: DefaultLimits()}
 	if w.shares != nil {
 		world.Workspaces = w.shares
 	}
@@ -422,6 +424,18 @@ func (g *stubGuest) Dial(ctx context.Context, addr string) (net.Conn, error) {
 		err = fault.Wrap(fault.Unavailable, err, "dial %s", addr)
 	}
 	return c, err
+}
+
+func (g *stubGuest) AcceptAPI(ctx context.Context) (net.Conn, error) {
+	if g.w.calls == nil {
+		return nil, fault.New(fault.Unavailable, "no Guest API")
+	}
+	select {
+	case c := <-g.w.calls:
+		return c, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 func (g *stubGuest) Thaw(ctx context.Context) error {

@@ -63,3 +63,6 @@ func Part(name string) slog.Attr { return slog.String("part", name) }
 
 // Image is the name or digest of an image or a part of one.
 func Image(name string) slog.Attr { return slog.String("image", name) }
+
+// Parent is the id of the instance that started another.
+func Parent[S ~string](id S) slog.Attr { return slog.String("parent", string(id)) }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"path"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -11,8 +13,11 @@ import (
 
 // Export is a folder of the host that the guest can mount.
 type Export struct {
-	Name     string // what is mounted: "/" or a path such as "/mounts/0"
-	Dir      string // the folder on the host
+	Name string // what is mounted: "/" or a path such as "/mounts/0"
+	Dir  string // the folder on the host
+	// Below is the folder in Dir that is exported, "" is Dir itself. Unlike Dir it may come
+	// from a guest: the way to it follows no links.
+	Below    string
 	ReadOnly bool
 	// ID is the number of the file system. Handles contain it: it is another one for
 	// each name, and always the same for one name.
@@ -48,9 +53,9 @@ type volume struct {
 }
 
 func openVolume(o Options, e Export) (*volume, error) {
-	root, err := openFolder(e.Dir)
+	root, err := e.open()
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: e.Dir, Err: err}
+		return nil, &os.PathError{Op: "open", Path: path.Join(e.Dir, e.Below), Err: err}
 	}
 	st, err := root.stat()
 	if err != nil {
@@ -77,6 +82,31 @@ func openVolume(o Options, e Export) (*volume, error) {
 	v.finder = newFinder(v)
 	v.byStat = v.numbersLie()
 	return v, nil
+}
+
+// open opens the folder that is exported.
+func (e Export) open() (place, error) {
+	root, err := openFolder(e.Dir)
+	if err != nil || e.Below == "" {
+		return root, err
+	}
+	defer root.close()
+	if !filepath.IsLocal(e.Below) {
+		return nowhere, unix.EXDEV
+	}
+	p, err := root.below(path.Clean(e.Below))
+	if err != nil {
+		return nowhere, err
+	}
+	st, err := p.stat()
+	if err == nil && st.kind != typeFolder {
+		err = unix.ENOTDIR
+	}
+	if err != nil {
+		p.close()
+		return nowhere, err
+	}
+	return p, nil
 }
 
 // close ends what is under way, puts on the disk what is not there yet, and gives all

@@ -18,7 +18,7 @@ var _ instance.Store = (*Store)(nil)
 
 // LoadInstances returns all instances, oldest first.
 func (s *Store) LoadInstances(ctx context.Context) ([]instance.Record, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT id, spec, enabled, created_at, updated_at, active_at, stopped_at, why, magic
+	rows, err := s.db.QueryContext(ctx, `SELECT id, spec, enabled, created_at, updated_at, active_at, stopped_at, why, magic, lease
 		FROM instances ORDER BY id`)
 	if err != nil {
 		return nil, fmt.Errorf("load instances: %w", err)
@@ -40,14 +40,14 @@ func (s *Store) LoadInstances(ctx context.Context) ([]instance.Record, error) {
 
 func scanInstance(scan func(...any) error) (instance.Record, error) {
 	var (
-		r                                              instance.Record
-		spec, created, updated, active, stopped, magic string
+		r                                                     instance.Record
+		spec, created, updated, active, stopped, magic, lease string
 	)
-	if err := scan(&r.ID, &spec, &r.Enabled, &created, &updated, &active, &stopped, &r.Why, &magic); err != nil {
+	if err := scan(&r.ID, &spec, &r.Enabled, &created, &updated, &active, &stopped, &r.Why, &magic, &lease); err != nil {
 		return r, err
 	}
 	err := errors.Join(
-		json.Unmarshal([]byte(spec), &r.Spec),
+		json.Unmarshal([]byte(spec), &r.Spec), json.Unmarshal([]byte(lease), &r.Lease),
 		parseTime(created, &r.Created), parseTime(updated, &r.Updated),
 		parseTime(active, &r.Active), parseTime(stopped, &r.Stopped),
 		r.Magic.UnmarshalText([]byte(magic)),
@@ -64,14 +64,18 @@ func (s *Store) SaveInstance(ctx context.Context, r instance.Record) error {
 	if err != nil {
 		return fmt.Errorf("save %s: %w", r.ID, err)
 	}
+	lease, err := json.Marshal(r.Lease)
+	if err != nil {
+		return fmt.Errorf("save %s: %w", r.ID, err)
+	}
 	_, err = s.db.ExecContext(ctx, `INSERT INTO instances
-		(id, handle, spec, enabled, created_at, updated_at, active_at, stopped_at, why, magic)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		(id, handle, spec, enabled, created_at, updated_at, active_at, stopped_at, why, magic, lease)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET handle = excluded.handle, spec = excluded.spec, enabled = excluded.enabled,
 			updated_at = excluded.updated_at, active_at = excluded.active_at, stopped_at = excluded.stopped_at,
-			why = excluded.why, magic = excluded.magic`,
+			why = excluded.why, magic = excluded.magic, lease = excluded.lease`,
 		string(r.ID), r.Spec.Handle, string(spec), r.Enabled, formatTime(r.Created), formatTime(r.Updated),
-		formatTime(r.Active), formatTime(r.Stopped), r.Why, r.Magic.String())
+		formatTime(r.Active), formatTime(r.Stopped), r.Why, r.Magic.String(), string(lease))
 	if dup, ok := errors.AsType[*sqlite.Error](err); ok && dup.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE {
 		return fault.New(fault.Conflict, "the name %q is taken", r.Spec.Handle).WithHint("choose another --name")
 	}

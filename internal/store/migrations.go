@@ -24,4 +24,6 @@ var migrations = []string{
 		created_at TEXT NOT NULL,
 		updated_at TEXT NOT NULL
 	) STRICT;`,
+	// 3: leases of instances, as JSON of instance.Lease.
+	`ALTER TABLE instances ADD COLUMN lease TEXT NOT NULL DEFAULT '{}'`,
 }

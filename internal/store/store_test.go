@@ -35,6 +35,7 @@ func record(handle string) instance.Record {
 			Memory: 512 * size.MiB, VCPUs: 2, Disk: 8 * size.GiB,
 		},
 		Enabled: true, Created: now, Updated: now.Add(time.Second), Why: "it was stopped", Magic: guestproto.NewMagic(),
+		Lease: instance.Lease{Reason: "build", Expires: now.Add(time.Minute)},
 	}
 }
 
@@ -139,7 +140,7 @@ func TestEveryMigration(t *testing.T) {
 }
 
 // rowOfSchema1 is an instance as the first release stored it.
-const rowOfSchema1 = `INSERT INTO instances VALUES ('inst-0', 'old', '{"Handle":"old","Command":["serve"],"Env":null,"Memory":536870912}', 1,
+const rowOfSchema1 = `INSERT INTO instances (id, handle, spec, enabled, created_at, updated_at, active_at, stopped_at, why, magic) VALUES ('inst-0', 'old', '{"Handle":"old","Command":["serve"],"Env":null,"Memory":536870912}', 1,
 	'2026-01-02T03:04:05.678Z', '2026-01-02T03:04:05.678Z', '', '', '', '000102030405060708090a0b0c0d0e0f1011121314151617')`
 
 func TestUnusable(t *testing.T) {

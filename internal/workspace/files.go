@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"io/fs"
@@ -28,6 +29,7 @@ const (
 // fault.Denied. Its methods may be called together.
 type Files struct {
 	dir      string
+	below    string // Spec.Below
 	root     *os.Root
 	readOnly bool
 }
@@ -35,28 +37,69 @@ type Files struct {
 // OpenFiles opens the workspace of an instance. It makes none that goes with the
 // instance: that may be about to be deleted.
 func (s *Store) OpenFiles(id string, spec Spec) (*Files, error) {
-	dir, err := s.own(id, automatic)
+	var dir string
+	var err error
 	if spec.Workspace != "" {
 		dir, err = s.source(spec.Workspace)
+	} else {
+		dir, err = s.own(cmp.Or(spec.Of, id), automatic)
 	}
 	if err != nil {
 		return nil, err
 	}
 	root, err := os.OpenRoot(dir)
+	if err == nil && spec.Below != "" {
+		root, err = descend(root, spec.Below)
+	}
+	if spec.Below != "" && err != nil {
+		return nil, describe(err, spec.Below)
+	}
 	if spec.Workspace == "" && errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.NotFound, "%s has no workspace yet", id).WithHint("it is made when the instance starts")
 	}
 	if err != nil {
 		return nil, storage(err, "open the workspace")
 	}
-	return &Files{dir: dir, root: root, readOnly: spec.ReadOnly}, nil
+	return &Files{dir: dir, below: spec.Below, root: root, readOnly: spec.ReadOnly}, nil
+}
+
+// descend opens a folder below root, without following links, and closes root.
+func descend(root *os.Root, below string) (*os.Root, error) {
+	defer func() { _ = root.Close() }() // only read
+	if !filepath.IsLocal(below) {
+		return nil, outside(below)
+	}
+	at := root
+	for name := range strings.SplitSeq(path.Clean(below), "/") {
+		// A link is no folder to Lstat. One that takes the folder's place behind that leads
+		// nowhere but below at.
+		fi, err := at.Lstat(name)
+		if err == nil && fi.Mode()&fs.ModeSymlink != 0 {
+			err = fault.New(fault.Denied, "%q goes through a link", below).WithHint("give the path that it leads to")
+		}
+		if err == nil && !fi.IsDir() {
+			err = &fs.PathError{Op: "open", Path: below, Err: syscall.ENOTDIR}
+		}
+		next := (*os.Root)(nil)
+		if err == nil {
+			next, err = at.OpenRoot(name)
+		}
+		if at != root {
+			_ = at.Close() // as above
+		}
+		if err != nil {
+			return nil, err
+		}
+		at = next
+	}
+	return at, nil
 }
 
 // Close lets go of the folder.
 func (f *Files) Close() error { return f.root.Close() }
 
 // Dir is the folder on the host.
-func (f *Files) Dir() string { return f.dir }
+func (f *Files) Dir() string { return filepath.Join(f.dir, f.below) }
 
 // local returns a user's path as one below the root.
 func local(p string) (string, error) {
@@ -76,6 +119,9 @@ func outside(p string) error {
 
 // describe turns what the host says of a path into what a person reads.
 func describe(err error, p string) error {
+	if _, said := errors.AsType[*fault.Error](err); said {
+		return err
+	}
 	pathErr, _ := errors.AsType[*fs.PathError](err)
 	switch {
 	case err == nil:

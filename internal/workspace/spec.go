@@ -21,8 +21,14 @@ type Spec struct {
 	// Workspace is the name of a workspace, an absolute path of the host's, or "" for
 	// one that goes with the instance.
 	Workspace string
-	ReadOnly  bool
-	Mounts    []Mount
+	// Of is the instance with whose workspace, which goes with it, this one works, where
+	// Workspace is ""; "" is the instance itself.
+	Of string
+	// Below is the folder in all that which is the workspace; "" is all. It comes from a
+	// guest, which may change what it leads to: the way to it follows no links.
+	Below    string
+	ReadOnly bool
+	Mounts   []Mount
 	// Volatile says that a workspace that goes with its instance is not missed after a
 	// crash of the host, because the instance will not be there either.
 	Volatile bool
@@ -61,6 +67,9 @@ func (s Spec) Check() error {
 		if err := checkSource("workspace", s.Workspace); err != nil {
 			return err
 		}
+	}
+	if s.Below != "" && (!filepath.IsLocal(s.Below) || strings.ContainsRune(s.Below, 0)) {
+		return outside(s.Below)
 	}
 	if len(s.Mounts) > MaxMounts {
 		return fault.New(fault.Invalid, "%d folders are to be mounted, at most %d can be", len(s.Mounts), MaxMounts)

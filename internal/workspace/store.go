@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -42,13 +43,14 @@ func (s *Store) own(id, name string) (string, error) {
 // Dir returns the folder behind an instance's workspace. It does no I/O: the folder
 // need not be there.
 func (s *Store) Dir(id string, spec Spec) string {
+	dir := s.home.Workspace(spec.Workspace)
 	switch {
 	case spec.Workspace == "":
-		return filepath.Join(s.home.Instance(id), automatic)
+		dir = filepath.Join(s.home.Instance(cmp.Or(spec.Of, id)), automatic)
 	case filepath.IsAbs(spec.Workspace):
-		return filepath.Clean(spec.Workspace)
+		dir = spec.Workspace
 	}
-	return s.home.Workspace(spec.Workspace)
+	return filepath.Join(dir, spec.Below)
 }
 
 // Check says what is wrong with a Spec on this host, where folders of the user's have
@@ -64,7 +66,14 @@ func (s *Store) Check(spec Spec) error {
 			}
 		}
 	}
-	return nil
+	if spec.Below == "" && spec.Of == "" {
+		return nil
+	}
+	f, err := s.OpenFiles(spec.Of, spec)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // Ensure makes those folders of an instance that are for AegisVM to make. The others
@@ -87,9 +96,9 @@ func (s *Store) workspace(id string, spec Spec) (string, error) {
 	if spec.Workspace != "" {
 		return s.source(spec.Workspace)
 	}
-	dir, err := s.own(id, automatic)
-	if err != nil {
-		return "", err
+	dir, err := s.own(cmp.Or(spec.Of, id), automatic)
+	if err != nil || spec.Of != "" { // that is for the other to make
+		return dir, err
 	}
 	return dir, makeDir(filepath.Dir(dir), dir)
 }

@@ -100,7 +100,7 @@ func (w *Workspace) exports(s *Store, spec Spec) ([]nfs.Export, error) {
 		exports = append(exports, e)
 		w.mount.Mounts = append(w.mount.Mounts, guestproto.MountPoint{Export: e.Name, Target: target, ReadOnly: e.ReadOnly})
 	}
-	add(nfs.Export{Name: "/", Dir: w.dir, ReadOnly: spec.ReadOnly, ID: idWorkspace, Volatile: spec.Volatile && spec.Workspace == ""}, Target)
+	add(nfs.Export{Name: "/", Dir: w.dir, Below: w.below, ReadOnly: spec.ReadOnly, ID: idWorkspace, Volatile: spec.Volatile && spec.Workspace == "" && spec.Of == ""}, Target)
 	for i, m := range spec.Mounts {
 		dir, err := s.source(m.Source)
 		if err != nil {

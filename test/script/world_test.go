@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -115,6 +117,10 @@ func whoami(_ context.Context, x *guesttest.IO) int {
 	return 0
 }
 
+// guestAPIs has the addresses of the Guest API, which in a VM is always the same, by the id
+// of the instance.
+var guestAPIs sync.Map
+
 // guest is the code inside a machine: the real protocol server.
 func guest(ctx context.Context, b fake.Boot, what string, programs map[string]guesttest.Program) vmm.Exit {
 	var magic guestproto.Magic
@@ -128,6 +134,10 @@ func guest(ctx context.Context, b fake.Boot, what string, programs map[string]gu
 	ctx, off := context.WithCancel(ctx)
 	defer off()
 	opts := guesttest.Options{Magic: magic, Programs: programs, PowerOff: off}
+	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
+		opts.API = ln
+		guestAPIs.Store(b.Spec.ID, ln.Addr().String())
+	}
 	if what == "image broken" {
 		opts.Rootfs = errors.New("mount /dev/vda: bad superblock")
 	}

@@ -3,6 +3,7 @@ package guesttest
 import (
 	"context"
 	"errors"
+	"net"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ type Options struct {
 	PowerOff func()             // the machine is to end; called at most once
 	Files    string             // the folder that copies see as the root; "" allows none
 	Late     func(what string)  // called before the machine does something: "ready", "thaw"; it may take its time
+	API      net.Listener       // where its programs find the Guest API; nil is none
 	Record   *Record            // filled with what the host asked for, if not nil
 }
 
@@ -78,6 +80,7 @@ func Serve(ctx context.Context, dev Device, opts Options) error {
 		Harness:   "guesttest",
 		BootNonce: guestproto.NewMagic().String(),
 		Files:     opts.Files,
+		API:       opts.API,
 	})
 	stop := context.AfterFunc(ctx, func() { _ = dev.Close() })
 	defer stop()

@@ -53,6 +53,10 @@ func Run() error {
 	m := newMachine(mods, onCommandLine(guestproto.TemplateArg))
 	m.build()
 
+	api, err := listenAPI()
+	if err != nil {
+		console("no Guest API: %v", err) // programs go on without
+	}
 	table := process.New(&launcher{reaper: reap, machine: m}, m.ringFile)
 	s := server.New(server.Config{
 		Port:      port.New(dev, magic),
@@ -62,6 +66,7 @@ func Run() error {
 		BootNonce: bootNonce(),
 		Files:     "/",
 		Changes:   m.changes,
+		API:       api,
 	})
 	go watchOOM(s.OOM) // for life
 	return s.Run()

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 
 	"github.com/hashicorp/yamux"
 
@@ -18,6 +19,10 @@ func (s *Server) abilities() []string {
 	if s.conf.Files != "" {
 		have = append([]string{guestproto.AbilityCopy}, have...)
 	}
+	if s.conf.API != nil {
+		have = append(have, guestproto.AbilityAPI)
+	}
+	slices.Sort(have)
 	return have
 }
 

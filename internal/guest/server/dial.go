@@ -37,6 +37,12 @@ func (s *session) dial(ctx context.Context, stream *yamux.Stream, addr string) {
 	if accept(stream, guestproto.StreamReply{}) != nil {
 		return
 	}
+	relay(ctx, stream, conn)
+}
+
+// relay copies between a stream that was accepted and a connection, until both
+// directions have ended or ctx does.
+func relay(ctx context.Context, stream *yamux.Stream, conn net.Conn) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })
 	defer stop()
 	var wg sync.WaitGroup
@@ -50,7 +56,7 @@ func (s *session) dial(ctx context.Context, stream *yamux.Stream, addr string) {
 			_ = conn.SetDeadline(past)
 		}
 	})
-	_, err = io.Copy(conn, stream)
+	_, err := io.Copy(conn, stream)
 	if tcp, ok := conn.(*net.TCPConn); ok && err == nil {
 		err = tcp.CloseWrite()
 	}

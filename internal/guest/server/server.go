@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 	"time"
 
@@ -50,12 +51,15 @@ type Config struct {
 	// Changes returns a path of the upper folder of the overlay that is the root, and what
 	// to call after it was read. Nil is no such folder.
 	Changes func() (path string, release func(), err error)
+	// API is where programs connect to the Guest API; nil is none. The Server closes it.
+	API net.Listener
 }
 
 // Server answers one host.
 type Server struct {
 	conf  Config
 	calls *calls
+	apis  chan net.Conn // connections to the Guest API, for the streams that wait for them
 
 	ctx    context.Context //nolint:containedctx // the life of the requests, which outlive their sessions
 	cancel context.CancelFunc
@@ -70,7 +74,7 @@ type Server struct {
 
 // New returns a server. Run serves.
 func New(conf Config) *Server {
-	s := &Server{conf: conf, calls: newCalls()}
+	s := &Server{conf: conf, calls: newCalls(), apis: make(chan net.Conn)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -80,8 +84,10 @@ func New(conf Config) *Server {
 func (s *Server) Run() error {
 	s.setLonely(ungreeted)
 	s.startLonely()
+	stopAPI := s.listenAPI()
 	err := s.conf.Port.Run(s.session)
 	s.cancel()
+	stopAPI()
 	s.setLonely(0)
 	s.calls.wait()
 	s.power.Wait()
@@ -177,6 +183,8 @@ func (s *session) serve(ctx context.Context, stream *yamux.Stream) {
 		s.dial(ctx, stream, header.Addr)
 	case guestproto.StreamCopy:
 		s.copy(ctx, stream, header.Copy)
+	case guestproto.StreamAPI:
+		s.api(ctx, stream)
 	case guestproto.StreamControl:
 	default:
 		_ = refuse(stream, guestproto.CodeUnsupported, fmt.Sprintf("stream of kind %q", header.Kind))
