@@ -53,6 +53,11 @@ func (s *Set) Fork(ctx context.Context, ref string, f ForkSpec) (forks []View, c
 	if err = c.Ready(ctx); err == nil {
 		err = s.shareOut(ctx, all)
 	}
+	for _, a := range all {
+		if err == nil {
+			err = s.world.furnishKit(a.id, a.spec)
+		}
+	}
 	if err != nil {
 		return nil, false, fmt.Errorf("fork %s: %w", source.spec.Handle, err)
 	}
@@ -194,6 +199,7 @@ func (a *actor) startFrom(ctx context.Context, c *captured) result {
 
 // confirm has an instance remembered that was made on trial.
 func (a *actor) confirm() error {
+	defer a.attend()
 	a.pending = false
 	return a.save()
 }

@@ -167,7 +167,7 @@ func (a *actor) powerOff(ctx context.Context, l *live) {
 // erase is the operation of Erasing. The handle is free before the deletion is
 // answered.
 func (a *actor) erase(ctx context.Context, asleep *live) error {
-	err := a.unshared(ctx)
+	err := errors.Join(a.unshared(ctx), a.world.dismiss(ctx, a.id, a.spec))
 	if err == nil {
 		err = a.world.clear(a.id)
 	}

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/size"
@@ -49,6 +50,9 @@ type Spec struct {
 	// StopAfter is how long an instance must have been paused before its memory goes to
 	// disk; 0 is never.
 	StopAfter time.Duration
+	Kit       Kit `json:",omitzero"` // what it was made of
+	// Capabilities is what its guest may ask of the host; nil is nothing.
+	Capabilities *api.Capabilities `json:",omitempty"`
 	// IdlePolicy says what else than holds keeps the instance awake.
 	IdlePolicy IdlePolicy `json:",omitempty"`
 }
