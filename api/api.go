@@ -47,7 +47,7 @@ type Abilities struct {
 // ordinary answers. When the connection ends, or the program does, the instance is
 // deleted.
 type RunRequest struct {
-	Command  []string          `json:"command"`
+	Command  []string          `json:"command"` // may be missing where the kit has one
 	Env      map[string]string `json:"env,omitempty"`
 	Secrets  []string          `json:"secrets,omitempty"` // names of stored secrets for the environment; "*" is all
 	Handle   string            `json:"handle,omitempty"`
@@ -67,11 +67,14 @@ type RunRequest struct {
 	// Workspace is what stands at /workspace: the name of a workspace, which is made on
 	// demand, or an absolute path of the host's, which exists; "" is a folder that goes
 	// with the instance. Mounts are other folders.
-	Workspace         string   `json:"workspace,omitempty"`
-	WorkspaceReadOnly bool     `json:"workspace_read_only,omitempty"`
-	Mounts            []Mount  `json:"mounts,omitempty"`
-	Stdin             bool     `json:"stdin,omitempty"`
-	TTY               *Winsize `json:"tty,omitempty"`
+	Workspace         string  `json:"workspace,omitempty"`
+	WorkspaceReadOnly bool    `json:"workspace_read_only,omitempty"`
+	Mounts            []Mount `json:"mounts,omitempty"`
+	// Kit and Capabilities are as in CreateRequest.
+	Kit          string        `json:"kit,omitempty"`
+	Capabilities *Capabilities `json:"capabilities,omitempty"`
+	Stdin        bool          `json:"stdin,omitempty"`
+	TTY          *Winsize      `json:"tty,omitempty"`
 }
 
 // Winsize is the size of a terminal in characters.

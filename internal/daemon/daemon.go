@@ -94,10 +94,13 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := d.set.Recover(ctx); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
+	d.sweepKits(ctx)
 	d.collectImages(ctx)
 	removed := watchHome(ctx, o, parts)
 	d.openFront(ctx)
 	failed := d.serve(ln)
+	// Before what they talk to; of a daemon that does not come this far, they end later.
+	parts.push("sidecars", func(context.Context) error { return d.kits.sidecars.Close() })
 	followClock(ctx, o, d.set, parts)
 	info := d.driver.Info()
 	o.Log.InfoContext(ctx, "serving", logattr.Version(buildinfo.Version()), logattr.PID(os.Getpid()),
@@ -213,6 +216,7 @@ type daemon struct {
 	set     *instance.Set
 	secrets *vault.Vault
 	images  *image.Store
+	kits    *kits
 	router  string // address of the HTTP router, or ""
 }
 
@@ -254,6 +258,9 @@ func (d *daemon) build(ctx context.Context) error {
 	}
 	d.parts.push("database", func(context.Context) error { return db.Close() })
 	d.secrets = vault.New(home.MasterKey(), db)
+	if err := d.openKits(ctx, shares); err != nil {
+		return err
+	}
 	archive, _ := d.Ground.(instance.Archive)
 	if err := d.openImages(); err != nil {
 		return err
@@ -274,6 +281,7 @@ func (d *daemon) build(ctx context.Context) error {
 
 		Workspaces: shares,
 
+		Kits:     d.kits,
 		Doors:    router.Doors{Log: d.Log},
 		Log:      d.Log,
 		Limits:   limits(d.Config),
@@ -301,8 +309,9 @@ func (d *daemon) serve(ln net.Listener) <-chan error {
 	server := httpapi.New(httpapi.Config{
 		Runner:    runner{d.set},
 		Instances: d.set,
-		Secrets:   d.secrets,
+		Secrets:   toldSecrets{d.secrets, d.kits.sidecars.SecretsChanged},
 		Images:    d.images,
+		Kits:      d.kits,
 		Status:    d.status,
 		Shutdown:  d.leaving.withAll,
 		Metrics:   numbers.Handler(),
