@@ -61,6 +61,7 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		{"trouble", i.Trouble},
 		{"command", commandText(i.Command)},
 		{"image", i.ImageRef},
+		{"kit", kitText(i)},
 		{"workspace", workspaceText(i)},
 		{"secrets", strings.Join(i.SecretKeys, ", ")},
 		{"created", when(&i.CreatedAt)},
@@ -92,6 +93,14 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		lines = append(lines, [2]string{"awake for", i.Busy})
 	}
 	return facts(lines)
+}
+
+func kitText(i api.InstanceInfo) string {
+	text := strings.TrimSpace(i.Kit + " " + i.KitVersion)
+	if i.GatewayRunning {
+		text += ", its programs run beside it"
+	}
+	return text
 }
 
 func workspaceText(i api.InstanceInfo) string {

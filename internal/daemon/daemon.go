@@ -240,7 +240,7 @@ func (d *daemon) build(ctx context.Context) error {
 				WithHint("install AegisVM again, or run make build in its source")
 		}
 		ground := machine.NewGround(machine.Options{
-			Home: home, Harness: harness, Driver: d.driver, Linker: guestlink.Linker{Log: d.Log}, Log: d.Log,
+			Home: home, Harness: harness, Tools: []string{"aegis-mcp-guest"}, Driver: d.driver, Linker: guestlink.Linker{Log: d.Log}, Log: d.Log,
 			Networks: nets, Workspaces: shares, Templates: d.Config.Templates == config.On,
 			// Half of what the start that waits for it has: the other half is for a boot
 			// without a template.
