@@ -13,7 +13,7 @@ import (
 // Where AegisVM's own programs for the guest are: on a tmpfs, so that nothing of it is
 // seen in the image or on the disk.
 const (
-	toolsDir = "/run/aegis"
+	toolsDir = "/run/aegis/host"
 	toolsBin = toolsDir + "/bin"
 )
 
