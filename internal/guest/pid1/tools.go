@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,13 +31,25 @@ func mountTools() error {
 	if err := (mount{dev, toolsDir, "erofs", unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID, ""}).do(); err != nil {
 		return fmt.Errorf("the host's programs: %w", err)
 	}
+	toolsThere.Store(true)
 	return nil
+}
+
+// toolsThere says that the disk is mounted. To look at it would read it, in each clone.
+var toolsThere atomic.Bool
+
+// warmTools looks at the names of the host's programs, so that clones need not.
+func warmTools() {
+	entries, _ := os.ReadDir(toolsBin) // there need not be any
+	for _, e := range entries {
+		_, _ = e.Info() // what cannot be looked at is found out about by the one who runs it
+	}
 }
 
 // withTools puts the folder of the host's programs behind all others of a PATH, where
 // there is one: whatever the image has under the same name comes first.
 func withTools(path string) string {
-	if _, err := os.Stat(toolsBin); err != nil {
+	if !toolsThere.Load() {
 		return path
 	}
 	return behind(path, toolsBin)
