@@ -91,7 +91,7 @@ func (k *keeper) once(ctx context.Context) error {
 	k.post.alive.Add(1)
 	var work sync.WaitGroup
 	ended := make(chan struct{})
-	work.Go(func() { k.feed(out, ended) })
+	work.Go(func() { k.feed(out, ended) }) //nolint:contextcheck // it goes on until the process has ended
 	work.Go(func() { k.stopWith(ctx, cmd.Process.Pid, ended) })
 	err = cmd.Wait()
 	k.post.alive.Add(-1)
@@ -158,7 +158,7 @@ func (k *keeper) command(ctx context.Context) (*exec.Cmd, error) {
 	if k.program.Config != "" {
 		env["AEGIS_KIT_CONFIG"] = filepath.Join(dir, k.program.Config)
 	}
-	cmd := exec.Command(path) //nolint:gosec,noctx // a kit's program; stopWith ends it in its own way
+	cmd := exec.Command(path) //nolint:noctx // a kit's program; stopWith ends it in its own way
 	cmd.Dir = dir
 	cmd.SysProcAttr = attributes()
 	for _, name := range slices.Sorted(maps.Keys(env)) {

@@ -307,7 +307,7 @@ func TestNeverTwo(t *testing.T) {
 func TestDaemonKilled(t *testing.T) {
 	for _, program := range []string{"stubborn", "reader", "parent"} {
 		w := newWorld(t)
-		doom := exec.Command(filepath.Join(w.bin, "doomed"), string(w.home), program) //nolint:gosec // the test itself
+		doom := exec.Command(filepath.Join(w.bin, "doomed"), string(w.home), program)
 		out, err := doom.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
