@@ -309,7 +309,7 @@ func (d *daemon) serve(ln net.Listener) <-chan error {
 	server := httpapi.New(httpapi.Config{
 		Runner:    runner{d.set},
 		Instances: d.set,
-		Secrets:   toldSecrets{d.secrets, d.kits.sidecars.SecretsChanged},
+		Secrets:   toldSecrets{d.secrets, d.kits.sidecars.Look},
 		Images:    d.images,
 		Kits:      d.kits,
 		Status:    d.status,

@@ -38,7 +38,10 @@ func (d *daemon) openKits(ctx context.Context, shares instance.Workspaces) error
 			return kit.SecretNames(b)
 		},
 		Resolve: d.secrets.Resolve,
-		Tell:    func(id, text string) { d.set.Remark(instance.ID(id), text) }, // only of what the set wants
+		Tell: func(id, text string) {
+			d.Log.Debug("sidecar", logattr.Instance(id), logattr.Why(text)) // all there is of a run's
+			d.set.Remark(instance.ID(id), text)                             // the set is there: it wants it
+		},
 	})
 	d.parts.push("sidecars", func(context.Context) error { return d.kits.sidecars.Close() })
 	return d.kits.sidecars.Recover(ctx)
@@ -82,12 +85,15 @@ func (k *kits) Apply(spec *instance.Spec) error {
 }
 
 // Furnish implements instance.Kits.
-func (k *kits) Furnish(id instance.ID, spec instance.Spec) error {
+func (k *kits) Furnish(id instance.ID, spec instance.Spec, isCopy bool) error {
 	found, err := k.Get(spec.Kit.Name)
-	if err != nil {
-		return nil //nolint:nilerr // a copy of an instance whose kit is gone: it has what it was made of
+	if isCopy && err != nil {
+		return nil //nolint:nilerr // the kit may be gone: copies have what their source was made of
 	}
-	if err := k.furnishWorkspace(id, spec.Folders, found.Config); err != nil {
+	if err == nil && !isCopy {
+		err = k.furnishWorkspace(id, spec.Folders, found.Config)
+	}
+	if err != nil {
 		return err
 	}
 	for _, s := range found.Sidecars {
@@ -150,6 +156,7 @@ func (k *kits) ReadConfig(handle, file string) ([]byte, error) { return k.config
 
 // WriteConfig implements httpapi.Kits.
 func (k *kits) WriteConfig(handle, file string, b []byte) error {
+	defer k.sidecars.Look() // also where folders cannot be watched
 	return k.config.Write(handle, file, b)
 }
 

@@ -55,7 +55,7 @@ func (s *Set) Fork(ctx context.Context, ref string, f ForkSpec) (forks []View, c
 	}
 	for _, a := range all {
 		if err == nil {
-			err = s.world.furnishKit(a.id, a.spec)
+			err = s.world.furnishCopy(a.id, a.spec)
 		}
 	}
 	if err != nil {

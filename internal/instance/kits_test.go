@@ -45,7 +45,7 @@ func (k *stubKits) Apply(spec *Spec) error {
 	return nil
 }
 
-func (k *stubKits) Furnish(_ ID, spec Spec) error {
+func (k *stubKits) Furnish(_ ID, spec Spec, _ bool) error {
 	k.note("furnish %s", spec.Handle)
 	return k.err
 }

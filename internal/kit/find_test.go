@@ -79,6 +79,23 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestOurKits reads the kits of this repository.
+func TestOurKits(t *testing.T) {
+	f := &Finder{Dirs: []string{"../../kits", "../../examples/kit"}, Lookup: func(string) (string, error) { return "", nil }}
+	all := f.All()
+	if len(all) != 2 || all[0].Name != "agent" || all[1].Name != "hello" {
+		t.Fatalf("found %+v", all)
+	}
+	for _, k := range all {
+		if k.Status != api.KitOK || len(k.Defaults.Command) == 0 || k.Description == "" || len(k.Config) != 2 {
+			t.Errorf("%+v", k)
+		}
+	}
+	if c := all[0].Defaults.Capabilities; !c.Spawn || c.SpawnDepth != 2 || c.MaxChildren != 5 {
+		t.Errorf("an agent may %+v", c)
+	}
+}
+
 func TestConfig(t *testing.T) {
 	home := paths.Home(t.TempDir())
 	c := NewConfig(home)

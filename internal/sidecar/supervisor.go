@@ -151,8 +151,8 @@ func (s *Supervisor) nudge(dir string) {
 	}
 }
 
-// SecretsChanged says that secrets were stored or forgotten.
-func (s *Supervisor) SecretsChanged() { s.nudge("") }
+// Look has all sidecars' files and secrets looked at: something of them has changed.
+func (s *Supervisor) Look() { s.nudge("") }
 
 // Want says that the sidecars of g are to run from now on, or, unless on, are not to. It
 // returns at once. What ran before for that instance has ended before these begin.

@@ -103,7 +103,7 @@ func (w *world) set(name, value string) {
 	w.mu.Lock()
 	w.secrets[name] = value
 	w.mu.Unlock()
-	w.SecretsChanged()
+	w.Look()
 }
 
 func (w *world) want(on bool, secrets []string, names ...string) {
