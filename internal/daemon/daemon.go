@@ -258,9 +258,7 @@ func (d *daemon) build(ctx context.Context) error {
 	}
 	d.parts.push("database", func(context.Context) error { return db.Close() })
 	d.secrets = vault.New(home.MasterKey(), db)
-	if err := d.openKits(ctx, shares); err != nil {
-		return err
-	}
+	d.openKits(ctx, shares)
 	archive, _ := d.Ground.(instance.Archive)
 	if err := d.openImages(); err != nil {
 		return err

@@ -24,7 +24,7 @@ type kits struct {
 }
 
 // openKits ends what an earlier daemon left of sidecars, and makes what runs them.
-func (d *daemon) openKits(ctx context.Context, shares instance.Workspaces) error {
+func (d *daemon) openKits(ctx context.Context, shares instance.Workspaces) {
 	home := d.Config.Home
 	finder, config := kit.NewFinder(home), kit.NewConfig(home)
 	d.kits = &kits{Finder: finder, config: config, workspaces: shares}
@@ -44,7 +44,9 @@ func (d *daemon) openKits(ctx context.Context, shares instance.Workspaces) error
 		},
 	})
 	d.parts.push("sidecars", func(context.Context) error { return d.kits.sidecars.Close() })
-	return d.kits.sidecars.Recover(ctx)
+	if err := d.kits.sidecars.Recover(ctx); err != nil {
+		d.Log.ErrorContext(ctx, "sidecars", logattr.Err(err)) // what cannot be killed hangs, and keeps no instance from its user
+	}
 }
 
 // sweepKits removes what an earlier daemon left of runs with a kit.
