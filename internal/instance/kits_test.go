@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
 )
@@ -45,8 +46,11 @@ func (k *stubKits) Apply(spec *Spec) error {
 	return nil
 }
 
-func (k *stubKits) Furnish(_ ID, spec Spec, _ bool) error {
+func (k *stubKits) Furnish(_ ID, spec Spec, isCopy bool) error {
 	k.note("furnish %s", spec.Handle)
+	if isCopy {
+		k.note("furnish it as a copy")
+	}
 	return k.err
 }
 
@@ -147,6 +151,54 @@ func TestKitThatFails(t *testing.T) {
 		world.Kits = nil
 		if _, err := NewSet(world).Create(t.Context(), Spec{Kit: Kit{Name: "agent"}}); fault.KindOf(err) != fault.NotFound {
 			t.Errorf("a daemon without kits: %v", err)
+		}
+	})
+}
+
+// TestKitOfCopies: copies have files and sidecars of their own, once they are there for
+// good.
+func TestKitOfCopies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, kits := newStubWorld(), &stubKits{}
+		w.runs, w.template = time.Hour, true
+		world := w.world()
+		world.Kits = kits
+		s := NewSet(world)
+		if _, err := s.Launch(t.Context(), Spec{Handle: "bot", Kit: Kit{Name: "agent"}}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		kits.since()
+		if _, _, err := s.Fork(t.Context(), "bot", ForkSpec{Names: []string{"copy"}}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got, want := kits.since(), []string{"furnish copy", "furnish it as a copy", "attend copy true []"}; !slices.Equal(got, want) {
+			t.Errorf("a fork: told %q, want %q", got, want)
+		}
+		kits.err = errors.New("the disk is full")
+		if _, _, err := s.Fork(t.Context(), "bot", ForkSpec{Names: []string{"other"}}); !errors.Is(err, kits.err) {
+			t.Errorf("err = %v", err)
+		}
+		kits.err = nil
+		kits.since()
+		snap, err := s.Snapshot(t.Context(), "bot", "before")
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := s.CreateFrom(t.Context(), string(snap.ID), FromSnapshot{Handle: "later"}, true)
+		if err != nil || v.Spec.Kit.Name != "agent" {
+			t.Fatalf("%+v, %v", v.Spec.Kit, err)
+		}
+		synctest.Wait()
+		if got, want := kits.since(), []string{"furnish later", "furnish it as a copy", "attend later true []"}; !slices.Equal(got, want) {
+			t.Errorf("from a snapshot: told %q, want %q", got, want)
+		}
+		if s.Len() != 3 {
+			t.Errorf("%d instances", s.Len())
+		}
+		if err := s.Close(t.Context(), StopAll); err != nil {
+			t.Fatal(err)
 		}
 	})
 }
