@@ -47,7 +47,7 @@ type Abilities struct {
 // ordinary answers. When the connection ends, or the program does, the instance is
 // deleted.
 type RunRequest struct {
-	Command  []string          `json:"command"`
+	Command  []string          `json:"command"` // may be missing where the kit has one
 	Env      map[string]string `json:"env,omitempty"`
 	Secrets  []string          `json:"secrets,omitempty"` // names of stored secrets for the environment; "*" is all
 	Handle   string            `json:"handle,omitempty"`
@@ -70,7 +70,8 @@ type RunRequest struct {
 	Workspace         string  `json:"workspace,omitempty"`
 	WorkspaceReadOnly bool    `json:"workspace_read_only,omitempty"`
 	Mounts            []Mount `json:"mounts,omitempty"`
-	// Capabilities is what the instance may ask of the host; nil is nothing.
+	// Kit and Capabilities are as in CreateRequest.
+	Kit          string        `json:"kit,omitempty"`
 	Capabilities *Capabilities `json:"capabilities,omitempty"`
 	Stdin        bool          `json:"stdin,omitempty"`
 	TTY          *Winsize      `json:"tty,omitempty"`

@@ -4,7 +4,7 @@ import "time"
 
 // CreateRequest is the body of POST /v1/instances. The answer is a Created.
 type CreateRequest struct {
-	Command    []string          `json:"command,omitempty"` // may be missing when the handle exists
+	Command    []string          `json:"command,omitempty"` // may be missing when the handle exists, or the kit has one
 	Env        map[string]string `json:"env,omitempty"`
 	Secrets    []string          `json:"secrets,omitempty"` // as in RunRequest; added to those of a handle that exists
 	Handle     string            `json:"handle,omitempty"`
@@ -87,7 +87,10 @@ type InstanceInfo struct {
 	Instance
 	ImageID    string `json:"image_id,omitempty"` // that image_ref named when the instance was made
 	Hibernated bool   `json:"hibernated"`
-	Driver     string `json:"driver"`
+	KitVersion string `json:"kit_version"` // of when the instance was made
+	// GatewayRunning says that the programs run which its kit runs beside it.
+	GatewayRunning bool   `json:"gateway_running"`
+	Driver         string `json:"driver"`
 	// HarnessVersion is that of process 1 in the VM; "" while there is none, or it was
 	// not asked yet.
 	HarnessVersion string   `json:"harness_version"`

@@ -29,6 +29,9 @@ type KitConfig struct {
 	Label string `json:"label"` // what people call it
 }
 
+// MaxKitConfig is the most bytes that the file of a sidecar may have.
+const MaxKitConfig = 1 << 20
+
 // The statuses of a kit.
 const (
 	KitOK     = "ok"

@@ -22,7 +22,12 @@ func (c *Client) WorkspaceTree(ctx context.Context, ref, path string) (out []api
 // ReadWorkspace returns the contents of the file at path in an instance's workspace.
 // One over api.MaxWorkspaceFile is fault.TooLarge; CopyFrom has no limit.
 func (c *Client) ReadWorkspace(ctx context.Context, ref, path string) ([]byte, error) {
-	req, err := request(ctx, http.MethodGet, inWorkspace(ref, "/workspace", path), nil)
+	return c.readFile(ctx, inWorkspace(ref, "/workspace", path), api.MaxWorkspaceFile)
+}
+
+// readFile returns the bytes of a file of at most that many.
+func (c *Client) readFile(ctx context.Context, path string, limit int64) ([]byte, error) {
+	req, err := request(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -34,9 +39,9 @@ func (c *Client) ReadWorkspace(ctx context.Context, ref, path string) ([]byte, e
 	if resp.StatusCode >= http.StatusMultipleChoices {
 		return nil, failure(resp)
 	}
-	b, err := io.ReadAll(io.LimitReader(resp.Body, api.MaxWorkspaceFile+1))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
-		return nil, explain(ctx, fmt.Errorf("read a file of the workspace: %w", err))
+		return nil, explain(ctx, fmt.Errorf("read a file: %w", err))
 	}
 	return b, nil
 }

@@ -31,11 +31,13 @@ var arrows = map[string][]string{
 	"internal/guestlink":   contracts,
 	"internal/image":       append([]string{"internal/rootfs"}, contracts...),
 	"internal/kernel":      {"internal/guestproto", "internal/apt"},
+	"internal/kit":         {},
 	"internal/logstore":    contracts,
 	"internal/machine":     append([]string{"internal/kernel", "internal/rootfs"}, contracts...),
 	"internal/netstack":    contracts,
 	"internal/nfs":         {},
 	"internal/rootfs":      {},
+	"internal/sidecar":     {},
 	"internal/store":       contracts,
 	"internal/vault":       contracts,
 	"internal/workspace":   append([]string{"internal/nfs"}, contracts...),
@@ -57,7 +59,7 @@ var arrows = map[string][]string{
 	"internal/router":   {"internal/instance"},
 	"internal/setup":    {"internal/apt", "internal/kernel", "internal/rootfs"},
 	"internal/doctor":   {"internal/kernel", "internal/rootfs", "internal/setup"},
-	"internal/cli":      {"client", "internal/config", "internal/doctor", "internal/setup"},
+	"internal/cli":      {"client", "internal/config", "internal/doctor", "internal/kit", "internal/setup"},
 
 	// Wiring that the daemon shares with `aegis doctor`.
 	"internal/drivers": {"internal/config", "internal/doctor", "internal/kernel", "internal/vmm", "internal/vmm/qemu"},

@@ -62,6 +62,7 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		{"parent", i.ParentID},
 		{"command", commandText(i.Command)},
 		{"image", i.ImageRef},
+		{"kit", kitText(i)},
 		{"workspace", workspaceText(i)},
 		{"secrets", strings.Join(i.SecretKeys, ", ")},
 		{"created", when(&i.CreatedAt)},
@@ -93,6 +94,14 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		lines = append(lines, [2]string{"awake for", i.Busy})
 	}
 	return facts(lines)
+}
+
+func kitText(i api.InstanceInfo) string {
+	text := strings.TrimSpace(i.Kit + " " + i.KitVersion)
+	if i.GatewayRunning {
+		text += ", its programs run beside it"
+	}
+	return text
 }
 
 func workspaceText(i api.InstanceInfo) string {

@@ -40,6 +40,9 @@ With --name and no command, the instance of that name is started again and enabl
 for one that exists must be its own; its options stay as they were, but for --secret, which adds to
 those it has.
 
+With --kit the kit says what this command line does not: image, command, and what runs beside the
+instance; see "aegis help kit".
+
 With --snapshot there is no command: the program of the snapshot goes on where it was, in an instance
 of its own, as with "aegis instance fork". The VM has the shape that it was saved with.
 
@@ -51,10 +54,11 @@ found, otherwise 1.`,
   aegis instance start --env PORT=80 --memory 1G --pause-after 5m -- ./serve
   aegis instance start --name dev --workspace ~/src/project -- sleep infinity
   aegis instance start --name bot --secret API_KEY -- ./bot
+  aegis instance start --name helper --kit agent
   aegis instance start --name trial --snapshot before-upgrade
   aegis instance start --name web      # again, after it was stopped or disabled`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 && (o.spec.name != "" || o.snapshot != "") {
+			if len(args) == 0 && (o.spec.name != "" || o.snapshot != "" || o.spec.kit != "") {
 				return nil
 			}
 			if o.snapshot != "" {
@@ -90,14 +94,14 @@ func (o *instanceStartOptions) run(ctx context.Context, command []string) error 
 			return err
 		}
 	}
-	if len(command) > 0 {
+	if len(command) > 0 || o.spec.kit != "" {
 		if err := o.app.fetch(ctx, &o.spec); err != nil {
 			return err
 		}
 	}
 	created, again, err := o.app.client().Launch(ctx, api.CreateRequest{
 		Snapshot: o.snapshot, Command: command, Env: o.spec.env.merged(), Secrets: o.spec.secrets, Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
-		ImageRef: o.spec.image, Pull: o.spec.pull.forDaemon(),
+		ImageRef: o.spec.image, Pull: o.spec.pull.forDaemon(), Kit: o.spec.kit,
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
 		Capabilities: o.spec.rights.rights,
 		Expose:       o.spec.expose.requests(), Egress: o.spec.egress, AllowHosts: o.spec.allow,
@@ -128,7 +132,7 @@ func (o *instanceStartOptions) checkStored(ctx context.Context, command []string
 	name := o.spec.name
 	stored, err := o.app.client().Info(ctx, name)
 	switch {
-	case fault.KindOf(err) == fault.NotFound && len(command) > 0:
+	case fault.KindOf(err) == fault.NotFound && (len(command) > 0 || o.spec.kit != ""):
 		return nil
 	case fault.KindOf(err) == fault.NotFound:
 		return fault.Wrap(fault.NotFound, err, "").

@@ -45,7 +45,12 @@ command line is wrong.`,
   aegis run --workspace . -- make                # the folder that you are in, as /workspace
   aegis run --workspace ./src:ro --mount ./out:/out -- sh -c 'make -C /workspace O=/out'
   aegis run --secret API_KEY -- ./deploy         # see: aegis help secret`,
-		Args:        commandBehindDash,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 && o.spec.kit != "" {
+				return nil // the kit's
+			}
+			return commandBehindDash(cmd, args)
+		},
 		Annotations: map[string]string{programStatus: "true"},
 		RunE:        func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args) },
 	}
@@ -64,7 +69,7 @@ func (o *runOptions) run(ctx context.Context, command []string) error {
 	}
 	req := api.RunRequest{
 		Command: command, Env: o.spec.env.merged(), Secrets: o.spec.secrets, Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
-		ImageRef: o.spec.image, Pull: o.spec.pull.forDaemon(),
+		ImageRef: o.spec.image, Pull: o.spec.pull.forDaemon(), Kit: o.spec.kit,
 		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
 		Capabilities: o.spec.rights.rights,
 		Expose:       o.spec.expose.requests(), Egress: o.spec.egress, AllowHosts: o.spec.allow,

@@ -13,6 +13,7 @@ type specFlags struct {
 	name    string
 	image   string
 	pull    pullFlag
+	kit     string
 	env     envFlags
 	secrets secretsFlag
 	workdir string
@@ -32,6 +33,7 @@ func (s *specFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.name, "name", "", "`NAME` of the instance, also its hostname")
 	f.StringVar(&s.image, "image", "", "image that the VM runs: `NAME`, HOST/NAME:TAG or an id (see: aegis help image)")
 	f.Var(&s.pull, "pull", "get the image: `always|missing|never` (default missing)")
+	f.StringVar(&s.kit, "kit", "", "`KIT` whose image, command and programs the instance gets (see: aegis kit list)")
 	s.expose.add(f)
 	f.StringVar(&s.egress, "egress", "", "what the VM may reach: `none|public|all`, all being this host's own network too (default public)")
 	f.StringArrayVar(&s.allow, "allow-host", nil, "let the VM reach `NAME|CIDR[:PORT]`; without --egress nothing else (repeat)")

@@ -95,10 +95,13 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := d.set.Recover(ctx); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
+	d.sweepKits(ctx)
 	d.collectImages(ctx)
 	removed := watchHome(ctx, o, parts)
 	d.openFront(ctx)
 	failed := d.serve(ln)
+	// Before what they talk to; of a daemon that does not come this far, they end later.
+	parts.push("sidecars", func(context.Context) error { return d.kits.sidecars.Close() })
 	followClock(ctx, o, d.set, parts)
 	info := d.driver.Info()
 	o.Log.InfoContext(ctx, "serving", logattr.Version(buildinfo.Version()), logattr.PID(os.Getpid()),
@@ -215,6 +218,7 @@ type daemon struct {
 	secrets *vault.Vault
 	images  *image.Store
 	guests  *guestapi.Server
+	kits    *kits
 	router  string // address of the HTTP router, or ""
 }
 
@@ -238,7 +242,7 @@ func (d *daemon) build(ctx context.Context) error {
 				WithHint("install AegisVM again, or run make build in its source")
 		}
 		ground := machine.NewGround(machine.Options{
-			Home: home, Harness: harness, Driver: d.driver, Linker: guestlink.Linker{Log: d.Log}, Log: d.Log,
+			Home: home, Harness: harness, Tools: []string{"aegis-mcp-guest"}, Driver: d.driver, Linker: guestlink.Linker{Log: d.Log}, Log: d.Log,
 			Networks: nets, Workspaces: shares, Templates: d.Config.Templates == config.On,
 			// Half of what the start that waits for it has: the other half is for a boot
 			// without a template.
@@ -256,6 +260,7 @@ func (d *daemon) build(ctx context.Context) error {
 	}
 	d.parts.push("database", func(context.Context) error { return db.Close() })
 	d.secrets = vault.New(home.MasterKey(), db)
+	d.openKits(ctx, shares)
 	archive, _ := d.Ground.(instance.Archive)
 	if err := d.openImages(); err != nil {
 		return err
@@ -278,6 +283,7 @@ func (d *daemon) build(ctx context.Context) error {
 
 		Workspaces: shares,
 
+		Kits:     d.kits,
 		Doors:    router.Doors{Log: d.Log},
 		Log:      d.Log,
 		Limits:   limits(d.Config),
@@ -306,8 +312,9 @@ func (d *daemon) serve(ln net.Listener) <-chan error {
 	server := httpapi.New(httpapi.Config{
 		Runner:    runner{d.set},
 		Instances: d.set,
-		Secrets:   d.secrets,
+		Secrets:   toldSecrets{d.secrets, d.kits.sidecars.Look},
 		Images:    d.images,
+		Kits:      d.kits,
 		Status:    d.status,
 		Shutdown:  d.leaving.withAll,
 		Metrics:   numbers.Handler(),

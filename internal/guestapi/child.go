@@ -80,7 +80,7 @@ func (s *Server) forkChild(c *call, v instance.View) error {
 	if _, err := h.Grant(capability.Child{Memory: v.Spec.Memory, VCPUs: v.Spec.VCPUs, Ports: len(v.Spec.Expose)}); err != nil {
 		return err
 	}
-	return s.fork(c, v, instance.ForkSpec{Parent: c.self.ID, Rights: v.Spec.Rights, Secrets: v.Spec.Secrets})
+	return s.fork(c, v, instance.ForkSpec{Parent: c.self.ID, Rights: v.Spec.Rights(), Secrets: v.Spec.Secrets})
 }
 
 // fork makes copies of v as f says, and as many as the request.

@@ -94,7 +94,7 @@ func (s *Server) chatOf(c *call) (provider string, body []byte, err error) {
 		return "", nil, fault.New(fault.NotFound, "there is no model server %q on the host", provider).
 			WithHint("there are: %s", strings.Join(slices.Sorted(maps.Keys(s.conf.Models)), ", "))
 	}
-	if !capability.Has(c.self.Spec.Rights.LLM, provider) {
+	if !capability.Has(c.self.Spec.Rights().LLM, provider) {
 		return "", nil, fault.New(fault.Denied, "this instance may not use the model server %q", provider).
 			WithHint("the capability llm decides; it is given on the host: aegis instance start --capabilities FILE")
 	}

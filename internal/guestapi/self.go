@@ -23,7 +23,7 @@ func (s *Server) getSelf(c *call) error {
 	return answer(c.w, http.StatusOK, api.Self{
 		ID: c.id(), Handle: v.Spec.Handle, State: v.State.Wire(), Image: v.Spec.Image, ParentID: string(v.Spec.Parent),
 		Endpoints: endpointsOf(v), MemoryMB: v.Spec.Memory.MiB(), VCPUs: v.Spec.VCPUs,
-		Capabilities: v.Spec.Rights, Children: live, LeaseStatus: leaseOf(v.Lease),
+		Capabilities: v.Spec.Rights(), Children: live, LeaseStatus: leaseOf(v.Lease),
 	})
 }
 
@@ -89,7 +89,7 @@ func (s *Server) snapshot(c *call) error {
 	if err := decode(c, &req, true); err != nil {
 		return err
 	}
-	if !c.self.Spec.Rights.Spawn {
+	if !c.self.Spec.Rights().Spawn {
 		return fault.New(fault.Denied, "this instance may not take snapshots").
 			WithHint("the capability spawn decides; it is given on the host: aegis instance start --capabilities FILE")
 	}

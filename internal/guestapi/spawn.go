@@ -26,7 +26,7 @@ const (
 
 func holderOf(v instance.View) capability.Holder {
 	return capability.Holder{
-		Rights: v.Spec.Rights, Memory: v.Spec.Memory, VCPUs: v.Spec.VCPUs, Image: v.Spec.Image, Secrets: v.Spec.Secrets,
+		Rights: v.Spec.Rights(), Memory: v.Spec.Memory, VCPUs: v.Spec.VCPUs, Image: v.Spec.Image, Secrets: v.Spec.Secrets,
 	}
 }
 
@@ -81,7 +81,7 @@ func (s *Server) childSpec(parent instance.View, req api.SpawnRequest) (instance
 		return instance.Spec{}, err
 	}
 	spec := instance.Spec{
-		Parent: parent.ID, Rights: rights, Handle: req.Handle, Command: req.Command, Workdir: req.Workdir, User: req.User,
+		Parent: parent.ID, Capabilities: &rights, Handle: req.Handle, Command: req.Command, Workdir: req.Workdir, User: req.User,
 		Env: req.Env, Secrets: req.Secrets, Image: cmp.Or(req.ImageRef, p.Image), Folders: folders,
 		Memory: cmp.Or(want.Memory, h.DefaultMemory()), VCPUs: cmp.Or(want.VCPUs, h.DefaultVCPUs()),
 		Egress:     p.Egress, // what the parent cannot reach its children cannot either

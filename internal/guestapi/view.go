@@ -74,7 +74,7 @@ func (s *Server) answerExposed(c *call, v instance.View) error {
 	if err != nil {
 		return err
 	}
-	if e, err = s.conf.Instances.ExposeByGuest(c.ctx(), string(v.ID), e, v.Spec.Rights.MaxExposePorts); err != nil {
+	if e, err = s.conf.Instances.ExposeByGuest(c.ctx(), string(v.ID), e, v.Spec.Rights().MaxExposePorts); err != nil {
 		return private(err, req.PublicPort != 0, "the port is taken")
 	}
 	return answer(c.w, http.StatusOK, endpointOf(e))

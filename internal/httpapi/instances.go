@@ -66,6 +66,9 @@ func (s *Server) createInstance(w http.ResponseWriter, r *http.Request) error {
 	if v, err := s.conf.Instances.Get(req.Handle); err == nil && req.Handle != "" {
 		return s.startAgain(w, r, v, req)
 	}
+	if req.Snapshot != "" && req.Kit != "" {
+		return fault.New(fault.Invalid, "a start from a snapshot has the kit of the snapshot").WithHint("leave out the kit")
+	}
 	if req.Snapshot != "" {
 		return s.createFromSnapshot(w, r, req)
 	}
@@ -129,7 +132,7 @@ func created(v instance.View, waited bool) api.Created {
 		state = api.StateRunning
 	}
 	return api.Created{
-		ID: string(v.ID), State: state, Command: v.Spec.Command, Handle: v.Spec.Handle, ImageRef: v.Spec.Image,
+		ID: string(v.ID), State: state, Command: v.Spec.Command, Handle: v.Spec.Handle, ImageRef: v.Spec.Image, Kit: v.Spec.Kit.Name,
 		Endpoints: endpoints(v),
 	}
 }
@@ -139,8 +142,8 @@ func createSpec(req api.CreateRequest) (instance.Spec, error) {
 		Command: req.Command, Env: req.Env, Secrets: req.Secrets, Handle: req.Handle, Workdir: req.Workdir, User: req.User,
 		ImageRef: req.ImageRef, Pull: req.Pull, MemoryMB: req.MemoryMB, VCPUs: req.VCPUs, DiskMB: req.DiskMB,
 		Expose: req.Expose, Egress: req.Egress, AllowHosts: req.AllowHosts,
-		Capabilities: req.Capabilities,
-		Workspace:    req.Workspace, WorkspaceReadOnly: req.WorkspaceReadOnly, Mounts: req.Mounts,
+		Workspace: req.Workspace, WorkspaceReadOnly: req.WorkspaceReadOnly, Mounts: req.Mounts,
+		Kit: req.Kit, Capabilities: req.Capabilities,
 	})
 	if err != nil {
 		return instance.Spec{}, err
@@ -194,7 +197,7 @@ func rank(i api.Instance) int {
 func instanceOf(v instance.View) api.Instance {
 	return api.Instance{
 		ID: string(v.ID), Handle: v.Spec.Handle, State: v.State.Wire(), Enabled: v.Enabled,
-		Command: v.Spec.Command, ImageRef: v.Spec.Image,
+		Command: v.Spec.Command, ImageRef: v.Spec.Image, Kit: v.Spec.Kit.Name,
 		CreatedAt: v.Created, UpdatedAt: v.Updated, LastActiveAt: timeOf(v.Active), StoppedAt: timeOf(v.Stopped),
 		ParentID:          string(v.Spec.Parent),
 		ActiveConnections: v.Clients, Endpoints: endpoints(v),
@@ -225,7 +228,8 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 		ExposePorts: []int{}, SecretKeys: names(v.Spec.Secrets),
 		Workspace: cmp.Or(v.Spec.Folders.Workspace, v.Workspace), WorkspaceDir: v.Workspace,
 		WorkspaceReadOnly: v.Spec.Folders.ReadOnly, Mounts: mountsOf(v.Spec.Folders),
-		Capabilities: capabilitiesOf(v.Spec.Rights), LeaseStatus: leaseOf(v.Lease),
+		Capabilities: v.Spec.Capabilities, LeaseStatus: leaseOf(v.Lease),
+		KitVersion: v.Spec.Kit.Version, GatewayRunning: s.conf.Kits != nil && s.conf.Kits.Running(string(v.ID)),
 	}
 	for _, e := range v.Spec.Expose {
 		info.ExposePorts = append(info.ExposePorts, int(e.Guest))

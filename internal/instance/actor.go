@@ -47,6 +47,7 @@ type actor struct {
 	takings []*taking    // wait for their captures
 	taking  *taking      // has the one in flight
 	revert  *captured    // what ToReverted leads to
+	told    Attendance   // what was said of its sidecars last
 	pending bool         // it is not remembered yet, see Set.Fork
 	crashes crashes
 	doors   doors
@@ -105,6 +106,7 @@ func (a *actor) run() {
 	defer a.idle.disarm()
 	defer a.lease.timer.Stop()
 	defer close(a.deaf) // or those that are waited for could wait to be heard
+	a.attend()
 	if a.first != nil {
 		a.begin(a.first)
 	} else {
@@ -222,6 +224,7 @@ func (a *actor) step(ev Event) {
 	if a.snap.State == Erasing || before.Enabled && !a.snap.Enabled {
 		a.closeDoors()
 	}
+	a.attend()
 	a.refresh() // who is answered sees what was done
 	for _, e := range effects {
 		a.perform(e)

@@ -165,7 +165,7 @@ func (s *Set) admitChild(r Record, state State) error {
 	case p == nil:
 		return fault.New(fault.NotFound, "there is no instance %q to be its parent", parent)
 	default:
-		return s.families.join(parent, r.ID, p.spec.Rights.MaxChildren)
+		return s.families.join(parent, r.ID, p.spec.Rights().MaxChildren)
 	}
 }
 
@@ -179,7 +179,7 @@ func (a *actor) reviveChild() error {
 	if err != nil {
 		return ErrDeleted // it is about to follow its parent
 	}
-	return a.set.families.revive(parent, a.id, p.spec.Rights.MaxChildren)
+	return a.set.families.revive(parent, a.id, p.spec.Rights().MaxChildren)
 }
 
 // Children returns the children of an instance, oldest first.

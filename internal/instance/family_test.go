@@ -19,7 +19,7 @@ func parent(t *testing.T, children int) (*stubWorld, *Set, ID) {
 	s := NewSet(w.world())
 	v, err := s.Launch(t.Context(), Spec{
 		Handle: "web", Command: []string{"serve"},
-		Rights: api.Capabilities{Spawn: true, SpawnDepth: 3, MaxChildren: children},
+		Capabilities: &api.Capabilities{Spawn: true, SpawnDepth: 3, MaxChildren: children},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -28,7 +28,7 @@ func parent(t *testing.T, children int) (*stubWorld, *Set, ID) {
 }
 
 func childOf(parent ID, children int) Spec {
-	return Spec{Parent: parent, Command: []string{"work"}, Rights: api.Capabilities{Spawn: true, SpawnDepth: 2, MaxChildren: children}}
+	return Spec{Parent: parent, Command: []string{"work"}, Capabilities: &api.Capabilities{Spawn: true, SpawnDepth: 2, MaxChildren: children}}
 }
 
 func spawn(t *testing.T, s *Set, parent ID) View {

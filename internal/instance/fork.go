@@ -58,6 +58,11 @@ func (s *Set) Fork(ctx context.Context, ref string, f ForkSpec) (forks []View, c
 	if err = c.Ready(ctx); err == nil {
 		err = s.shareOut(ctx, all)
 	}
+	for _, a := range all {
+		if err == nil {
+			err = s.world.furnishCopy(a.id, a.spec)
+		}
+	}
 	if err != nil {
 		return nil, false, fmt.Errorf("fork %s: %w", source.spec.Handle, err)
 	}
@@ -110,7 +115,7 @@ func (s *Set) copyOf(ctx context.Context, of Origin, name string, f ForkSpec) (*
 	spec.Handle, spec.Secrets = name, f.Secrets
 	spec.Expose = slices.Clone(spec.Expose)
 	if spec.Parent = f.Parent; f.Parent != "" {
-		spec.Rights = f.Rights
+		spec.Capabilities = &f.Rights
 	}
 	for i := range spec.Expose {
 		spec.Expose[i].Public = 0
@@ -202,6 +207,7 @@ func (a *actor) startFrom(ctx context.Context, c *captured) result {
 
 // confirm has an instance remembered that was made on trial.
 func (a *actor) confirm() error {
+	defer a.attend()
 	a.pending = false
 	return a.save()
 }

@@ -38,6 +38,9 @@ func (s *Set) Launch(ctx context.Context, spec Spec) (View, error) {
 
 // create makes an instance that is about to boot. It lives from begin on.
 func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
+	if err := s.world.applyKit(&spec); err != nil {
+		return nil, err
+	}
 	if err := spec.Complete(s.world.Defaults); err != nil {
 		return nil, err
 	}
@@ -65,6 +68,9 @@ func (s *Set) create(ctx context.Context, spec Spec) (*actor, error) {
 	}
 	if err == nil {
 		err = s.world.ensureFolders(a.id, a.spec.Folders)
+	}
+	if err == nil {
+		err = s.world.furnishKit(a.id, a.spec)
 	}
 	if err == nil {
 		err = s.world.Store.SaveInstance(ctx, a.record)

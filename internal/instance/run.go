@@ -25,6 +25,9 @@ type Run struct {
 // ends before that, or anything fails, nothing of the instance is left.
 func (s *Set) Run(ctx context.Context, spec Spec) (*Run, error) {
 	spec.Ephemeral, spec.Folders.Volatile = true, true
+	if err := s.world.applyKit(&spec); err != nil {
+		return nil, err
+	}
 	if err := spec.Complete(s.world.Defaults); err != nil {
 		return nil, err
 	}
@@ -46,9 +49,13 @@ func (s *Set) Run(ctx context.Context, spec Spec) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.openDoors(); err != nil {
+	err = a.openDoors()
+	if err == nil {
+		err = s.world.furnishKit(a.id, a.spec)
+	}
+	if err != nil {
 		s.discard(a)
-		return nil, err
+		return nil, errors.Join(err, s.world.clear(a.id))
 	}
 	a.refresh()
 	s.begin(a)

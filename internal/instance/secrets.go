@@ -162,6 +162,7 @@ func (g *grant) take(a *actor) {
 	}
 	if err == nil {
 		a.record = record
+		a.attend()
 		a.refresh() // who is answered sees what was done
 	}
 	names := a.record.Spec.Secrets

@@ -169,7 +169,7 @@ func (a *actor) powerOff(ctx context.Context, l *live) {
 func (a *actor) erase(ctx context.Context, asleep *live) error {
 	err := a.set.endChildren(ctx, a.id, Delete)
 	if err == nil {
-		err = a.unshared(ctx)
+		err = errors.Join(a.unshared(ctx), a.world.dismiss(ctx, a.id, a.spec))
 	}
 	if err == nil {
 		err = a.world.clear(a.id)

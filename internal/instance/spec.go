@@ -53,9 +53,11 @@ type Spec struct {
 	StopAfter time.Duration
 	// Parent is the instance that started it over the Guest API, and with which it ends; "" is
 	// none.
-	Parent ID `json:",omitempty"`
-	// Rights is what its programs may ask of the host.
-	Rights api.Capabilities `json:",omitzero"`
+	Parent ID  `json:",omitempty"`
+	Kit    Kit `json:",omitzero"` // what it was made of
+	// Capabilities is what its programs may ask of the host; nil is what its kit says, else
+	// nothing.
+	Capabilities *api.Capabilities `json:",omitempty"`
 	// IdlePolicy says what else than holds keeps the instance awake.
 	IdlePolicy IdlePolicy `json:",omitempty"`
 }
@@ -86,6 +88,14 @@ type Defaults struct {
 	Memory size.Bytes
 	VCPUs  int
 	Disk   size.Bytes
+}
+
+// Rights returns the Spec's capabilities; none is nothing that is allowed.
+func (s *Spec) Rights() api.Capabilities {
+	if s.Capabilities == nil {
+		return api.Capabilities{}
+	}
+	return *s.Capabilities
 }
 
 // Complete fills the defaults and says what is wrong with the rest.
@@ -119,7 +129,7 @@ func (s *Spec) Complete(d Defaults) error {
 			return fault.New(fault.Invalid, "bad environment variable name %q", k).WithHint("a name is not empty and has no '=' or NUL")
 		}
 	}
-	if err := capability.Check(s.Rights); err != nil {
+	if err := capability.Check(s.Rights()); err != nil {
 		return err
 	}
 	if err := s.completeIdle(); err != nil {

@@ -19,6 +19,7 @@ type World struct {
 	Networks Networks // nil gives machines no network
 	// Workspaces has the folders of the host; nil is none.
 	Workspaces Workspaces
+	Kits       Kits  // nil knows none
 	Doors      Doors // nil opens no ports
 	Secrets    Secrets
 	Images     Images   // nil leaves it to Ground what a Spec's Image is

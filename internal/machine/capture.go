@@ -39,6 +39,7 @@ type capture struct {
 	recipe vmm.Spec // of the source's machine, without folder and disks
 	base   string   // path of the base image
 	image  string   // its digest, if there is memory, which has it mounted
+	tools  toolSet  // which it has mounted too
 	kept   bool
 
 	layers []layer    // of the disk as it was captured, nearest first; pinned
@@ -89,6 +90,9 @@ func (g *Ground) newCapture(id instance.ID, spec instance.Spec, live bool) (*cap
 		if c.image = string(mounted); c.image != img.Digest {
 			return nil, fault.New(fault.Conflict, "its image was replaced since it started").
 				WithHint("stop it and start it: then it has the new one")
+		}
+		if c.tools, err = g.marked(g.home.Instance(string(id))); err != nil {
+			return nil, err
 		}
 	}
 	return c, rootfs.DiskFull(os.MkdirAll(c.dir, 0o700))
@@ -231,7 +235,7 @@ func (c *capture) takeFiles() error {
 	if err := readManifest(dir, &m); err != nil {
 		return err
 	}
-	c.image, c.saved = m.Image, m.Saved.In(c.dir)
+	c.image, c.tools, c.saved = m.Image, m.Tools, m.Saved.In(c.dir)
 	for _, f := range []vmm.File{c.saved.State, c.saved.Memory} {
 		if f.Path == "" {
 			continue
@@ -247,7 +251,7 @@ func (c *capture) takeFiles() error {
 func (c *capture) Onward() instance.Plan {
 	recipe := c.recipe
 	recipe.ID, recipe.Dir = string(c.source), c.g.Dir(c.source)
-	recipe.Disks = c.g.disks(c.base, c.g.device(c.g.home.Instance(string(c.source)), c.branch))
+	recipe.Disks = c.g.disks(c.base, c.g.device(c.g.home.Instance(string(c.source)), c.branch), c.tools)
 	return instance.Plan{Kind: instance.Wake, Recipe: recipe, Source: vmm.Restore{Saved: c.saved, Memory: c.memory}}
 }
 
@@ -280,7 +284,7 @@ func (c *capture) materialize(ctx context.Context) error {
 	scratch := filepath.Join(c.dir, InstanceDisk) // nothing is written to it
 	recipe.Disks = c.g.disks(c.base, vmm.Disk{
 		Name: InstanceDisk, Path: scratch, Format: vmm.QCOW2, Backing: c.g.backing(c.layers),
-	})
+	}, c.tools)
 	into := filepath.Join(c.dir, "shared")
 	err := errors.Join(c.g.overlay(scratch, c.size, c.layers), os.Mkdir(recipe.Dir, 0o700), os.Mkdir(into, 0o700))
 	if err != nil {
@@ -349,6 +353,9 @@ func (c *capture) Start(ctx context.Context, id instance.ID, spec instance.Spec,
 	if img.Digest != c.image {
 		return plan, fmt.Errorf("%w: its image was replaced", vmm.ErrStale)
 	}
+	if !c.g.tools.has(c.tools) {
+		return plan, fmt.Errorf("%w: the programs that it had are gone", vmm.ErrStale)
+	}
 	dir := c.g.home.Instance(string(id))
 	d, err := loadDisk(dir)
 	if err != nil {
@@ -357,12 +364,12 @@ func (c *capture) Start(ctx context.Context, id instance.ID, spec instance.Spec,
 	if err := c.g.checkFree(); err != nil {
 		return plan, err
 	}
-	if err := c.g.mark(id, c.image); err != nil {
+	if err := c.g.mark(id, c.image, c.tools); err != nil {
 		return plan, err
 	}
 	plan.Recipe = c.recipe
 	plan.Recipe.ID, plan.Recipe.Dir = string(id), c.g.Dir(id)
-	plan.Recipe.Disks = c.g.disks(img.Path, c.g.device(dir, d))
+	plan.Recipe.Disks = c.g.disks(img.Path, c.g.device(dir, d), c.tools)
 	plan.Source = vmm.Restore{Saved: c.saved, Memory: c.memory}
 	return plan, nil
 }
@@ -390,8 +397,12 @@ func (c *capture) Release() {
 }
 
 // disks are those of an instance's machine.
-func (g *Ground) disks(base string, own vmm.Disk) []vmm.Disk {
-	return []vmm.Disk{{Name: BaseDisk, Path: base, Format: vmm.Raw, ReadOnly: true}, own}
+func (g *Ground) disks(base string, own vmm.Disk, tools toolSet) []vmm.Disk {
+	disks := []vmm.Disk{{Name: BaseDisk, Path: base, Format: vmm.Raw, ReadOnly: true}, own}
+	if tools != "" {
+		disks = append(disks, vmm.Disk{Name: ToolsDisk, Path: g.tools.path(tools), Format: vmm.Raw, ReadOnly: true})
+	}
+	return disks
 }
 
 func readManifest(dir string, v any) error {

@@ -15,11 +15,11 @@ import (
 )
 
 // templateKey returns the key of the template for a machine.
-func (g *Ground) templateKey(recipe vmm.Spec, image rootfs.Image, kernelDigest string, rooted bool) templateKey {
+func (g *Ground) templateKey(recipe vmm.Spec, image rootfs.Image, kernelDigest string, tools toolSet, rooted bool) templateKey {
 	info := g.driver.Info()
 	return templateKey{
 		Form: templateForm, Image: image.Digest, Memory: recipe.Memory, VCPUs: recipe.VCPUs,
-		Kernel: kernelDigest, Initrd: filepath.Base(recipe.Initrd), Driver: info.Name, VMM: info.Identity, Rooted: rooted,
+		Kernel: kernelDigest, Initrd: filepath.Base(recipe.Initrd), Driver: info.Name, VMM: info.Identity, Tools: string(tools), Rooted: rooted,
 	}
 }
 

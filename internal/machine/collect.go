@@ -71,7 +71,7 @@ func (g *Ground) Recover(ctx context.Context) error {
 		}
 		errs = append(errs, g.sweep(ctx, dir))
 	}
-	return errors.Join(append(errs, g.recoverSnapshots(ctx))...)
+	return errors.Join(append(errs, g.recoverSnapshots(ctx), g.collectTools())...)
 }
 
 // sweep removes a template's folder, and first ends the machine that may be in it.

@@ -25,8 +25,9 @@ import (
 
 // The names by which the guest finds its disks.
 const (
-	BaseDisk     = "base" // EROFS, read-only, shared
-	InstanceDisk = "disk" // ext4, the instance's own; also its file's name
+	BaseDisk     = "base"  // EROFS, read-only, shared
+	InstanceDisk = "disk"  // ext4, the instance's own; also its file's name
+	ToolsDisk    = "tools" // EROFS, read-only, shared: see tools
 )
 
 // MinFree is how much must be free on the host's disk for a machine to start. A
@@ -37,9 +38,14 @@ const MinFree = 256 * size.MiB
 type Options struct {
 	Home    paths.Home
 	Harness string // path of the guest's PID 1
-	Driver  vmm.Driver
-	Linker  instance.Linker // talks to templates
-	Log     *slog.Logger
+	// Tools names the programs that every VM has on its PATH, next to those of its kit. One
+	// that is not on this host it does without.
+	Tools []string
+	// Find returns the path of a program; nil is paths.Find.
+	Find   func(name string) (string, error)
+	Driver vmm.Driver
+	Linker instance.Linker // talks to templates
+	Log    *slog.Logger
 	// Networks and Workspaces give new templates what clones find mounted; nil leaves it to
 	// each of them to mount it.
 	Networks   instance.Networks
@@ -62,6 +68,8 @@ type Ground struct {
 
 	networks   instance.Networks
 	workspaces instance.Workspaces
+
+	tools toolbox
 
 	clones bool // where the driver can
 	free   func(path string) (size.Bytes, error)
@@ -89,7 +97,7 @@ var (
 func NewGround(o Options) *Ground {
 	return &Ground{
 		home: o.Home, harness: o.Harness, driver: o.Driver, linker: o.Linker, log: o.Log, timeout: o.Timeout, settle: settling,
-		networks: o.Networks, workspaces: o.Workspaces, clones: o.Templates, quota: maxTemplates, copyLimit: maxCopy,
+		tools: newToolbox(o), networks: o.Networks, workspaces: o.Workspaces, clones: o.Templates, quota: maxTemplates, copyLimit: maxCopy,
 		free: rootfs.FreeSpace, remove: os.RemoveAll, cache: cache{entries: map[string]*entry{}}, pins: pins{count: map[string]int{}},
 	}
 }
@@ -125,17 +133,23 @@ func (g *Ground) plan(ctx context.Context, id instance.ID, spec instance.Spec, m
 	recipe := vmm.Spec{
 		ID: string(id), Dir: g.Dir(id), Memory: steps(spec.Memory), VCPUs: spec.VCPUs,
 		Kernel: k.Image, Initrd: initrd, Cmdline: guestArgs(magic),
-		Disks: g.disks(img.Path, l.device), Network: true,
+		Network: true,
 	}
 	if !cold && g.Saved(id) {
-		return g.wake(id, recipe, img.Digest)
+		return g.wake(id, recipe, img, l.device)
 	}
+	tools, err := g.tools.ensure(ctx, spec.Kit.Programs)
+	if err != nil {
+		l.undo()
+		return instance.Plan{}, err
+	}
+	recipe.Disks = g.disks(img.Path, l.device, tools)
 	plan := instance.Plan{Kind: instance.Cold, Recipe: recipe, Source: vmm.Boot{}}
-	err = g.mark(id, img.Digest)
+	err = g.mark(id, img.Digest, tools)
 	if !cold && g.clones && g.driver.Info().Abilities.Save {
 		plan.Kind = instance.Clone
 		if err == nil {
-			err = g.clone(ctx, &plan, l, spec.Disk, g.templateKey(recipe, img, k.Digest, l.fresh))
+			err = g.clone(ctx, &plan, l, spec.Disk, g.templateKey(recipe, img, k.Digest, tools, l.fresh))
 		}
 	} else if err == nil && l.fresh {
 		err = l.makeDisk(func(path string) error { return rootfs.CreateDisk(g.home, path, spec.Disk) })

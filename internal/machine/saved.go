@@ -30,8 +30,9 @@ type manifest struct {
 	Form    int       `json:"form"` // of this file
 	Made    time.Time `json:"made"`
 	Saved   vmm.Saved `json:"saved"`
-	Image   string    `json:"image"`    // digest of the base image, which the memory has mounted
-	DiskEnd time.Time `json:"disk_end"` // when the instance's disk was written last: it belongs to the memory
+	Image   string    `json:"image"`           // digest of the base image, which the memory has mounted
+	Tools   toolSet   `json:"tools,omitempty"` // the disk of programs, which it has mounted too
+	DiskEnd time.Time `json:"disk_end"`        // when the instance's disk was written last: it belongs to the memory
 }
 
 // manifestForm is the newest form, and the only one there has been.
@@ -77,6 +78,10 @@ func (g *Ground) save(ctx context.Context, id instance.ID, part string, m vmm.Ma
 	if err != nil {
 		return err
 	}
+	tools, err := g.marked(dir)
+	if err != nil {
+		return err
+	}
 	saved, err := g.write(ctx, id, m, part)
 	if err != nil {
 		return err
@@ -92,7 +97,7 @@ func (g *Ground) save(ctx context.Context, id instance.ID, part string, m vmm.Ma
 	if err != nil {
 		return err
 	}
-	return writeManifest(part, manifest{Form: manifestForm, Made: time.Now(), Saved: saved, Image: string(image), DiskEnd: fi.ModTime()})
+	return writeManifest(part, manifest{Form: manifestForm, Made: time.Now(), Saved: saved, Image: string(image), Tools: tools, DiskEnd: fi.ModTime()})
 }
 
 // write saves a machine with all its memory into dir, durably.
@@ -157,7 +162,7 @@ func (g *Ground) Saved(id instance.ID) bool {
 }
 
 // wake plans a start from the instance's own memory.
-func (g *Ground) wake(id instance.ID, recipe vmm.Spec, image string) (instance.Plan, error) {
+func (g *Ground) wake(id instance.ID, recipe vmm.Spec, img rootfs.Image, own vmm.Disk) (instance.Plan, error) {
 	plan := instance.Plan{Kind: instance.Wake, Recipe: recipe}
 	dir, err := g.folder(id)
 	if err != nil {
@@ -181,11 +186,14 @@ func (g *Ground) wake(id instance.ID, recipe vmm.Spec, image string) (instance.P
 		return plan, fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
 	case m.Form != manifestForm:
 		return plan, fmt.Errorf("%w: it is of another version of AegisVM", vmm.ErrStale)
-	case m.Image != image:
+	case m.Image != img.Digest:
 		return plan, fmt.Errorf("%w: its image was replaced", vmm.ErrStale)
+	case !g.tools.has(m.Tools):
+		return plan, fmt.Errorf("%w: the programs that it had are gone", vmm.ErrStale)
 	case !fi.ModTime().Equal(m.DiskEnd):
 		return plan, fmt.Errorf("%w: the disk was written to since", vmm.ErrDamaged)
 	}
+	plan.Recipe.Disks = g.disks(img.Path, own, m.Tools)
 	plan.Source = vmm.Restore{Saved: m.Saved.In(filepath.Join(dir, savedDir))}
 	return plan, nil
 }
@@ -196,15 +204,20 @@ const (
 	// imageFileName holds the digest of the image that the instance's machine has mounted:
 	// set-up may replace the one in the home under it.
 	imageFileName = "image"
+	// toolsFileName holds the toolSet of the instance's machine.
+	toolsFileName = "tools"
 )
 
-// mark says that a start with that image has begun.
-func (g *Ground) mark(id instance.ID, image string) error {
+// mark says that a start with that image and those programs has begun.
+func (g *Ground) mark(id instance.ID, image string, tools toolSet) error {
 	dir, err := g.folder(id)
 	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(dir, imageFileName), []byte(image), 0o600); err != nil {
+		return rootfs.DiskFull(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, toolsFileName), []byte(tools), 0o600); err != nil {
 		return rootfs.DiskFull(err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, startingName), os.O_CREATE|os.O_WRONLY, 0o600)

@@ -18,6 +18,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/paths"
+	"github.com/xfeldman/aegisvm/internal/rootfs"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 	"github.com/xfeldman/aegisvm/internal/vmm/fake"
 )
@@ -357,7 +358,7 @@ func TestWakeWithoutManifest(t *testing.T) {
 	s := newStage(t)
 	id := s.asleep(t)
 	remove(t, s.savedFile(id, manifestName))
-	if _, err := s.wake(id, vmm.Spec{}, ""); s.Saved(id) || !errors.Is(err, vmm.ErrDamaged) {
+	if _, err := s.wake(id, vmm.Spec{}, rootfs.Image{}, vmm.Disk{}); s.Saved(id) || !errors.Is(err, vmm.ErrDamaged) {
 		t.Errorf("saved %v, error %v", s.Saved(id), err)
 	}
 }

@@ -29,6 +29,7 @@ type snapshotManifest struct {
 	Cold    bool            `json:"cold"`
 	Saved   vmm.Saved       `json:"saved"`
 	Image   string          `json:"image"` // digest of the base image
+	Tools   toolSet         `json:"tools,omitempty"`
 	Size    size.Bytes      `json:"disk_size"`
 	Layers  []layer         `json:"layers"`
 	Written size.Bytes      `json:"written"` // what the first of the layers takes
@@ -96,7 +97,7 @@ func (c *capture) Keep(ctx context.Context, name string, of instance.Origin) (in
 		return instance.Snapshot{}, err
 	}
 	m := snapshotManifest{
-		Form: snapshotForm, Made: time.Now(), Name: name, Cold: c.cold, Image: c.image, Size: c.size, Layers: c.layers, Origin: of,
+		Form: snapshotForm, Made: time.Now(), Name: name, Cold: c.cold, Image: c.image, Tools: c.tools, Size: c.size, Layers: c.layers, Origin: of,
 	}
 	if err := c.store(ctx, &m); err != nil {
 		return instance.Snapshot{}, rootfs.DiskFull(fmt.Errorf("keep a snapshot: %w", err))
@@ -221,7 +222,7 @@ func (g *Ground) OpenSnapshot(ctx context.Context, ref string) (instance.Snapsho
 		return instance.Snapshot{}, nil, err
 	}
 	c := &capture{
-		g: g, id: id, dir: g.snapshotDir(id), source: m.Origin.ID, kept: true, base: img.Path, image: m.Image, recipe: g.savedRecipe(m.Origin.Spec),
+		g: g, id: id, dir: g.snapshotDir(id), source: m.Origin.ID, kept: true, base: img.Path, image: m.Image, tools: m.Tools, recipe: g.savedRecipe(m.Origin.Spec),
 		layers: m.Layers, size: m.Size, saved: m.Saved.In(g.snapshotDir(id)), cold: m.Cold,
 	}
 	g.pins.hold(c.layers)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/guestproto"
@@ -29,6 +30,8 @@ type templateKey struct {
 	Initrd string // name, which has the digests of harness and modules in it
 	Driver string
 	VMM    string // vmm.Info.Identity
+	// Tools is the disk of programs that the template has mounted, or "".
+	Tools string `json:",omitempty"`
 	// Rooted says that the template has a new disk mounted, and the root file system on it.
 	// Its clones have a copy of that disk. A template that is not has seen no disk: its
 	// clones are instances whose disk has something on it.
@@ -151,7 +154,8 @@ func (g *Ground) bootTemplate(ctx context.Context, dir string, recipe vmm.Spec, 
 	disk := filepath.Join(dir, InstanceDisk)
 	recipe.ID, recipe.Dir = "template-"+filepath.Base(dir), filepath.Join(dir, "vmm")
 	recipe.Cmdline = guestArgs(t.magic) + " " + guestproto.TemplateArg
-	recipe.Disks = []vmm.Disk{recipe.Disks[0], {Name: InstanceDisk, Path: disk, Format: vmm.Raw}}
+	recipe.Disks = slices.Clone(recipe.Disks)
+	recipe.Disks[1] = vmm.Disk{Name: InstanceDisk, Path: disk, Format: vmm.Raw}
 	if err := errors.Join(os.Mkdir(recipe.Dir, 0o700), g.makeTemplateDisk(disk, rooted)); err != nil {
 		return nil, errors.Join(rootfs.DiskFull(err), os.RemoveAll(dir))
 	}

@@ -81,6 +81,16 @@ func (h Home) Workspaces() string { return h.join("data", "workspaces") }
 // Workspace is the folder of the workspace name.
 func (h Home) Workspace(name string) string { return h.join("data", "workspaces", name) }
 
+// Tools is the folder of the read-only disks with AegisVM's own programs for the guest.
+func (h Home) Tools() string { return h.join("data", "tools") }
+
+// Sidecars is the folder of what is known of the programs that run beside instances.
+func (h Home) Sidecars() string { return h.join("data", "sidecars") }
+
+// Kits is the folder of the user's own kits, and, a folder for each handle, of the files
+// that configure sidecars.
+func (h Home) Kits() string { return h.join("kits") }
+
 // Bench is the folder of the homes that `aegis bench` measures in, while it does.
 func (h Home) Bench() string { return h.join("data", "bench") }
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -25,6 +26,11 @@ func environment(req guestproto.Spawn, a account) []string {
 		}
 	}
 	set("PATH", defaultPath)
+	path, _ := getenv(env, "PATH")
+	if with := withTools(path); with != path {
+		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, "PATH=") })
+		env = append(env, "PATH="+with)
+	}
 	set("HOME", a.home)
 	set("USER", a.name)
 	set("LOGNAME", a.name)

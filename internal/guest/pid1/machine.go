@@ -119,6 +119,9 @@ func (m *machine) makeOwn(disk int64) error {
 	if err := mountUserland(); err != nil {
 		return err
 	}
+	if err := mountTools(); err != nil {
+		return err
+	}
 	if err := makeCgroups(); err != nil {
 		return err
 	}

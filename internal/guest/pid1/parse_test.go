@@ -183,3 +183,17 @@ func TestSocketPeer(t *testing.T) {
 		t.Errorf("peer %s", got)
 	}
 }
+
+// TestBehind puts the host's programs last on a PATH, once.
+func TestBehind(t *testing.T) {
+	for path, want := range map[string]string{
+		"":                       "/run/aegis/host/bin",
+		"/bin":                   "/bin:/run/aegis/host/bin",
+		"/bin:/run/aegis":        "/bin:/run/aegis:/run/aegis/host/bin",
+		"/run/aegis/host/bin:/b": "/run/aegis/host/bin:/b",
+	} {
+		if got := behind(path, toolsBin); got != want {
+			t.Errorf("behind %q: %q, want %q", path, got, want)
+		}
+	}
+}

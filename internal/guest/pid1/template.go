@@ -39,6 +39,7 @@ func (m *machine) Prepare(ctx context.Context, disk int64) error {
 	m.identified = false
 	m.identity.Unlock()
 	warm()
+	warmTools()
 	warmWords()
 	unix.Sync() // or each clone writes it
 	return nil
