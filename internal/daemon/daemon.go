@@ -29,6 +29,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/router"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/store"
+	"github.com/xfeldman/aegisvm/internal/tether"
 	"github.com/xfeldman/aegisvm/internal/vault"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 	"github.com/xfeldman/aegisvm/internal/workspace"
@@ -44,6 +45,10 @@ type Options struct {
 	Driver vmm.Driver
 	Ground instance.Ground
 	Memory func() (total, available size.Bytes, err error) // of the host
+	// Agents is the port that the tether reaches agents at; 0 is their own.
+	Agents uint16
+	// Tether is given the tether when it works; nil is nobody.
+	Tether func(*tether.Tether)
 }
 
 // Lock takes the home for this process: there is one daemon for each.
@@ -92,6 +97,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		o.Log.ErrorContext(ctx, "secrets cannot be used", logattr.Err(err)) // what needs none goes on
 	}
 	if err := d.set.Recover(ctx); err != nil {
+		return fmt.Errorf("recover: %w", err)
+	}
+	if err := d.tether.Recover(ctx); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
 	d.collectImages(ctx)
@@ -213,6 +221,7 @@ type daemon struct {
 	set     *instance.Set
 	secrets *vault.Vault
 	images  *image.Store
+	tether  *tether.Tether
 	router  string // address of the HTTP router, or ""
 }
 
@@ -280,6 +289,11 @@ func (d *daemon) build(ctx context.Context) error {
 		Defaults: instance.Defaults{Memory: d.Config.Memory, VCPUs: d.Config.CPUs, Disk: d.Config.Disk},
 		Memory:   d.Memory,
 	})
+	d.tether = tether.New(tether.Options{Rows: db, Instances: visited{d.set}, Log: d.Log, Port: d.Agents})
+	if d.Tether != nil {
+		d.Tether(d.tether)
+	}
+	d.parts.push("tether", func(context.Context) error { d.tether.Close(); return nil }) // where the start fails
 	return nil
 }
 
@@ -303,6 +317,7 @@ func (d *daemon) serve(ln net.Listener) <-chan error {
 		Instances: d.set,
 		Secrets:   d.secrets,
 		Images:    d.images,
+		Tether:    d.tether,
 		Status:    d.status,
 		Shutdown:  d.leaving.withAll,
 		Metrics:   numbers.Handler(),
@@ -324,6 +339,7 @@ func (d *daemon) serve(ln net.Listener) <-chan error {
 	d.parts.push("instances and API", func(ctx context.Context) error {
 		closed := make(chan error, 1)
 		go func() { closed <- server.Close(ctx) }()
+		d.tether.Close() // it holds instances awake, and has clients wait
 		err := d.set.Close(ctx, d.leaving.how())
 		server.Hurry()
 		err = errors.Join(err, <-closed)

@@ -21,6 +21,9 @@ type Record struct {
 	Why     string    // why it is stopped, for people
 	// Magic opens the link to the machine that runs. It is a secret.
 	Magic guestproto.Magic
+	// Copy says that it begins with the memory or disk of another. It is not remembered:
+	// whoever keeps something for each instance hears of it when it is saved first.
+	Copy bool
 }
 
 // Store remembers Records. Package store implements it. What it has answered
