@@ -137,14 +137,17 @@ func (c *courier) bringAll(ctx context.Context) error {
 		if err != nil || len(frames) == 0 {
 			return err
 		}
+		c.line.saw(frames[len(frames)-1].Seq)
 		for _, f := range frames {
+			c.line.offered(f)
 			if err := c.hand(ctx, f); err != nil {
+				c.line.refused(f)
 				return err
 			}
 			// Also when ctx has ended meanwhile: the agent has it.
 			_, err := c.ledger.post(context.WithoutCancel(ctx), message.Entry{Instance: string(c.line.id), Taken: f.Seq}, func(s message.Stored) {
 				if s.Err == nil {
-					c.line.taken(f)
+					c.line.taken()
 				}
 			})
 			if err != nil {

@@ -18,13 +18,17 @@ type line struct {
 	poked    chan struct{} // of one: the courier is to look
 	gone     chan struct{} // closed when the instance is deleted
 
-	mu      sync.Mutex // protects what follows; never held over I/O
-	head    int64      // Seq of the newest frame, as far as this daemon has stored any
-	came    chan struct{}
-	ring    ring
-	waiting int  // ingress frames that the agent has not taken
-	trigger bool // something came for which the instance is to be awake
-	asleep  bool // the instance is not awake any more: the courier is to let go
+	mu   sync.Mutex // protects what follows; never held over I/O
+	head int64      // Seq of the newest frame, as far as this daemon has stored any
+	came chan struct{}
+	ring ring
+	// waiting is how many ingress frames the agent has not taken. A frame can be taken
+	// before sent has counted it.
+	waiting int
+	newest  int64 // Seq of the newest of them
+	seen    int64 // Seq up to which the courier knows of them
+	trigger bool  // something came for which the instance is to be awake
+	asleep  bool  // the instance is not awake any more: the courier is to let go
 	work    work
 	until   time.Time       // when work counts as over
 	awake   context.Context //nolint:containedctx // of deliveries; ends when the instance sleeps
@@ -79,7 +83,7 @@ func (l *line) sent(seq int64) {
 	defer l.mu.Unlock()
 	l.head = max(l.head, seq)
 	l.waiting++
-	l.trigger = true
+	l.newest = max(l.newest, seq)
 	l.announce()
 }
 
@@ -109,12 +113,35 @@ func (l *line) emitted(f api.Frame, replyTo string, live bool) bool {
 	return l.trigger || worked && len(l.work.open) == 0
 }
 
-// taken takes account of a frame that the agent has taken.
-func (l *line) taken(f api.Frame) {
+// saw says that the courier has read what waits, up to a frame. None of that wakes the
+// instance again: it may be put to sleep before it is brought.
+func (l *line) saw(seq int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.waiting = max(0, l.waiting-1)
+	l.seen = max(l.seen, seq)
+}
+
+// offered takes account of a frame that is about to be handed to the agent: it may answer
+// before its receipt is seen.
+func (l *line) offered(f api.Frame) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.work.note(f)
+	l.until = time.Now().Add(l.silence)
+}
+
+// refused takes account of a frame that the agent has not taken.
+func (l *line) refused(f api.Frame) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.work.forget(f.Seq)
+}
+
+// taken takes account of a frame that the agent has taken.
+func (l *line) taken() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting--
 	l.until = time.Now().Add(l.silence)
 }
 
@@ -173,8 +200,8 @@ type task struct {
 func (l *line) next() task {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t := task{bring: l.trigger, letGo: l.asleep}
-	l.trigger, l.asleep = false, false
+	t := task{bring: l.trigger || l.newest > l.seen, letGo: l.asleep}
+	l.trigger, l.asleep, l.seen = false, false, max(l.seen, l.newest)
 	if l.awake.Err() != nil {
 		l.awake, l.sleep = context.WithCancelCause(context.Background())
 	}

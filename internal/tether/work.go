@@ -49,6 +49,10 @@ func (w *work) answered(s api.Session, replyTo string) {
 	}
 }
 
+func (w *work) forget(seq int64) {
+	w.open = slices.DeleteFunc(w.open, func(o opened) bool { return o.seq == seq })
+}
+
 func (w *work) close(s api.Session, upTo int64) {
 	w.open = slices.DeleteFunc(w.open, func(o opened) bool { return o.session == s && o.seq <= upTo })
 }
