@@ -250,6 +250,32 @@ func TestExplicitSleep(t *testing.T) {
 	}
 }
 
+// TestRestart: a restart ends the hold with its machine; what waits is brought to the next.
+func TestRestart(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world, b *box) {
+		w.send(b, text("s", "at work on this"))
+		b.receive()
+		w.settle()
+		<-b.visited
+		b.become(instance.Stopping)
+		b.become(instance.Booting)
+		w.settle()
+		if b.held() != 0 {
+			t.Errorf("held %d times while it restarts", b.held())
+		}
+		b.become(instance.Running)
+		w.settle()
+		if b.held() != 0 {
+			t.Errorf("held %d times for work that is lost", b.held())
+		}
+		w.send(b, text("s", "after"))
+		if f := b.receive(); textOf(f) != "after" {
+			t.Errorf("%+v", f)
+		}
+		<-b.visited
+	})
+}
+
 // TestGone: who waits for a deleted instance is told, and its courier ends.
 func TestGone(t *testing.T) {
 	w := newWorld(t)

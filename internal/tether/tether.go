@@ -278,6 +278,8 @@ func (t *Tether) tell(id instance.ID, s instance.State) {
 		}
 	case instance.Paused:
 		l.wentDown(false)
+	case instance.Stopping: // a restart leads on to another machine without a stop in between
+		l.wentDown(true)
 	case instance.Stopped:
 		v, err := t.instances.Get(string(id))
 		l.wentDown(err == nil && v.State == instance.Stopped && !v.Hibernated)
