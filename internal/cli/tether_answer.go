@@ -38,7 +38,7 @@ func (c *conversation) answer(ctx context.Context, sent api.TetherSent, show fun
 	if show == nil {
 		show = func(string) error { return nil }
 	}
-	shown := ""
+	var shown strings.Builder
 	q := client.TetherQuery{Session: c.session, After: sent.IngressSeq, Types: []api.FrameType{api.FrameDelta, api.FrameDone}}
 	for f, err := range c.app.client().TetherStream(ctx, c.ref, q) {
 		if err != nil {
@@ -50,7 +50,7 @@ func (c *conversation) answer(ctx context.Context, sent api.TetherSent, show fun
 			if d.ReplyTo != "" && d.ReplyTo != sent.MsgID {
 				continue // of an answer to a message before
 			}
-			shown += d.Text
+			shown.WriteString(d.Text)
 			if err := show(d.Text); err != nil {
 				return f, err
 			}
@@ -59,7 +59,7 @@ func (c *conversation) answer(ctx context.Context, sent api.TetherSent, show fun
 			if m.ReplyTo != "" && m.ReplyTo != sent.MsgID {
 				continue // as above
 			}
-			return f, show(remainder(shown, m))
+			return f, show(remainder(shown.String(), m))
 		}
 	}
 	if ctx.Err() != nil {
@@ -76,9 +76,7 @@ func remainder(shown string, m api.AssistantMessage) string {
 	if !ok {
 		rest = "\n" + m.Text
 	}
-	for _, p := range m.Images {
-		rest += "\n[image " + p.Blob + "]"
-	}
+	rest = withImages(rest, m.Images)
 	if !strings.HasSuffix(m.Text, "\n") || len(m.Images) > 0 {
 		rest += "\n"
 	}

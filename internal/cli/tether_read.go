@@ -92,14 +92,16 @@ func frameText(f api.Frame) string {
 	case api.FrameAck:
 		text = payloadOf[api.Ack](f).ReplyTo
 	}
-	text = strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n    ")
+	text = strings.ReplaceAll(strings.Trim(text, "\n"), "\n", "\n    ")
 	line := fmt.Sprintf("%d  %s  %s/%s  %s  %s", f.Seq, f.TS.Local().Format(time.DateTime), f.Session.Channel, f.Session.ID, f.Type, text)
 	return strings.TrimRight(line, " ") + "\n"
 }
 
+// withImages is a text, and a line for each picture with it.
 func withImages(text string, images []api.Picture) string {
+	parts := []string{text}
 	for _, p := range images {
-		text += "\n[image " + p.Blob + "]"
+		parts = append(parts, "[image "+p.Blob+"]")
 	}
-	return strings.TrimPrefix(text, "\n")
+	return strings.Join(parts, "\n")
 }

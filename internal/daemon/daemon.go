@@ -289,7 +289,7 @@ func (d *daemon) build(ctx context.Context) error {
 		Defaults: instance.Defaults{Memory: d.Config.Memory, VCPUs: d.Config.CPUs, Disk: d.Config.Disk},
 		Memory:   d.Memory,
 	})
-	d.tether = tether.New(tether.Options{Rows: db, Instances: visited{d.set}, Log: d.Log, Port: d.Agents})
+	d.tether = tether.New(tether.Options{Rows: db, Instances: visited{d.set}, Log: d.Log, Port: d.Agents}) //nolint:contextcheck // what it stores is of no caller's
 	if d.Tether != nil {
 		d.Tether(d.tether)
 	}

@@ -84,7 +84,10 @@ func TestTether(t *testing.T) {
 	if !reflect.DeepEqual(seqs, []int64{1, 2}) || !w.fresh {
 		t.Errorf("streamed %v, from now on: %v", seqs, w.fresh)
 	}
-	for range c.TetherStream(t.Context(), "web", client.TetherQuery{After: 4}) {
+	for _, err := range c.TetherStream(t.Context(), "web", client.TetherQuery{After: 4}) {
+		if err != nil {
+			t.Error(err)
+		}
 		break
 	}
 	if w.fresh || w.q.After != 4 {

@@ -33,7 +33,7 @@ func (w *Awake) DialLocal(ctx context.Context, port uint16) (net.Conn, error) {
 		return nil, err
 	}
 	v := &visit{Conn: c}
-	v.leave = context.AfterFunc(w.released, func() { _ = c.Close() }) // nobody waits for its error
+	v.leave = context.AfterFunc(w.released, func() { _ = c.Close() }) //nolint:contextcheck // it outlives the call; nobody waits for the error
 	return v, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -161,7 +162,7 @@ func complete(f *api.Frame, now time.Time) (replyTo string, err error) {
 // read decodes a payload. Fields that are not known are left to who reads it later.
 func read(payload []byte, out any) error {
 	if len(payload) == 0 {
-		return fmt.Errorf("it has none")
+		return errors.New("it has none")
 	}
 	return json.Unmarshal(payload, out)
 }
@@ -172,7 +173,7 @@ func checkUserMessage(payload []byte) (string, error) {
 		return "", err
 	}
 	if m.Text == "" && len(m.Images) == 0 {
-		return "", fmt.Errorf("it has neither text nor images")
+		return "", errors.New("it has neither text nor images")
 	}
 	return "", checkImages(m.Images)
 }
@@ -191,7 +192,7 @@ func checkPresence(payload []byte) (string, error) {
 		return "", err
 	}
 	if m.State == "" || len(m.State) > 64 {
-		return "", fmt.Errorf("it has no state")
+		return "", errors.New("it has no state")
 	}
 	return "", nil
 }
@@ -216,7 +217,7 @@ func checkAck(payload []byte) (string, error) {
 		return "", err
 	}
 	if m.ReplyTo == "" {
-		return "", fmt.Errorf("it has no reply_to")
+		return "", errors.New("it has no reply_to")
 	}
 	return m.ReplyTo, nil
 }

@@ -116,7 +116,10 @@ func TestSelects(t *testing.T) {
 	}{
 		{Query{}, true},
 		{Query{Channel: "ui", Session: "a", ReplyTo: "m", Types: []api.FrameType{api.FrameDone, api.FrameDelta}}, true},
-		{Query{Channel: "host"}, false}, {Query{Session: "b"}, false}, {Query{ReplyTo: "n"}, false}, {Query{Types: []api.FrameType{api.FrameDone}}, false},
+		{Query{Channel: "host"}, false},
+		{Query{Session: "b"}, false},
+		{Query{ReplyTo: "n"}, false},
+		{Query{Types: []api.FrameType{api.FrameDone}}, false},
 	} {
 		if got := c.q.Selects(f, "m"); got != c.want {
 			t.Errorf("%+v: %v", c.q, got)

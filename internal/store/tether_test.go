@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -109,7 +110,7 @@ func TestTrim(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "aegis.db"))
 	a := made(t, s, "a")
 	for i := range 10 {
-		appendTo(t, s, message.Keep{Frames: 4, Bytes: 1 << 20}, entry(a.ID, fmt.Sprint(i), i == 2))
+		appendTo(t, s, message.Keep{Frames: 4, Bytes: 1 << 20}, entry(a.ID, strconv.Itoa(i), i == 2))
 	}
 	if got := seqs(t, s, a.ID); !slices.Equal(got, []int64{3, 7, 8, 9, 10}) {
 		t.Errorf("by count: %v", got)
@@ -139,7 +140,7 @@ func TestTetherGoes(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "aegis.db"))
 	a := made(t, s, "a")
 	for i := range 5 {
-		appendTo(t, s, keepAll, entry(a.ID, fmt.Sprint(i), true))
+		appendTo(t, s, keepAll, entry(a.ID, strconv.Itoa(i), true))
 	}
 	if n, err := s.RaiseWatermark(t.Context(), string(a.ID), "ui", 99); err != nil || n != 5 {
 		t.Errorf("watermark %d, %v", n, err)
@@ -174,7 +175,7 @@ func TestPageIsBounded(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "aegis.db"))
 	a := made(t, s, "a")
 	for i := range 3 {
-		e := entry(a.ID, fmt.Sprint(i), false)
+		e := entry(a.ID, strconv.Itoa(i), false)
 		e.Frame.Payload = slices.Repeat([]byte("1"), message.MaxPayload)
 		appendTo(t, s, keepAll, e)
 	}

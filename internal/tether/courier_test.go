@@ -21,7 +21,7 @@ func TestBrings(t *testing.T) {
 		hibernated bool
 	}{{instance.Running, false}, {instance.Paused, false}, {instance.Stopped, true}, {instance.Stopped, false}} {
 		w := newWorld(t)
-		b := w.add("a", c.state)
+		b := w.add(c.state)
 		b.view.Hibernated = c.hibernated
 		b.agent.refuses = 2
 		for i := range 20 {
@@ -42,7 +42,7 @@ func TestBrings(t *testing.T) {
 
 func TestSameMessageTwice(t *testing.T) {
 	w := newWorld(t)
-	b := w.add("a", instance.Running)
+	b := w.add(instance.Running)
 	f := text("s", "once")
 	f.MsgID = "m1"
 	first, again := w.send(b, f), w.send(b, f)
@@ -62,7 +62,7 @@ func TestSameMessageTwice(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	w := newWorld(t)
-	b := w.add("a", instance.Stopped)
+	b := w.add(instance.Stopped)
 	forged := done("s", "forged", "")
 	if _, err := w.Send(t.Context(), "a", forged); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("the agent's frame from a client: %v", err)
@@ -90,7 +90,7 @@ func TestRefusals(t *testing.T) {
 // when it has been started by hand.
 func TestWaitsForTheInstance(t *testing.T) {
 	w := newWorld(t)
-	b := w.add("a", instance.Stopped)
+	b := w.add(instance.Stopped)
 	b.refuse = errors.New("no memory")
 	w.send(b, text("s", "hello"))
 	b.w.mu.Lock()
@@ -105,7 +105,7 @@ func TestWaitsForTheInstance(t *testing.T) {
 // TestDaemonDies ends the daemon while frames wait; the next brings them, in order.
 func TestDaemonDies(t *testing.T) {
 	w := newWorld(t)
-	b := w.add("a", instance.Running)
+	b := w.add(instance.Running)
 	b.agent.deaf = true
 	for i := range 5 {
 		w.send(b, text("s", strconv.Itoa(i)))
@@ -130,7 +130,7 @@ func inBubble(t *testing.T, do func(t *testing.T, w *world, b *box)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		b := w.add("a", instance.Running)
+		b := w.add(instance.Running)
 		do(t, w, b)
 	})
 }
@@ -151,6 +151,7 @@ func TestHeldWhileAtWork(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world, b *box) {
+				t.Helper()
 				sent := w.send(b, text("s", "work"))
 				b.receive()
 				for range 5 { // it works for long, and says so
@@ -175,6 +176,7 @@ func TestHeldWhileAtWork(t *testing.T) {
 
 func TestCancelHoldsNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world, b *box) {
+		t.Helper()
 		w.send(b, api.Frame{Type: api.FrameCancel, Session: api.Session{Channel: "host", ID: "s"}})
 		b.receive()
 		w.settle()
@@ -188,6 +190,7 @@ func TestCancelHoldsNothing(t *testing.T) {
 // brought when there is one.
 func TestNobodyListens(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world, b *box) {
+		t.Helper()
 		b.agent.mu.Lock()
 		b.agent.deaf = true
 		b.agent.mu.Unlock()
@@ -219,6 +222,7 @@ func TestNobodyListens(t *testing.T) {
 func TestExplicitSleep(t *testing.T) {
 	for _, s := range []instance.State{instance.Paused, instance.Stopped} {
 		inBubble(t, func(t *testing.T, w *world, b *box) {
+			t.Helper()
 			w.send(b, text("s", "at work on this"))
 			b.receive()
 			b.agent.mu.Lock()
@@ -253,6 +257,7 @@ func TestExplicitSleep(t *testing.T) {
 // TestRestart: a restart ends the hold with its machine; what waits is brought to the next.
 func TestRestart(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world, b *box) {
+		t.Helper()
 		w.send(b, text("s", "at work on this"))
 		b.receive()
 		w.settle()
@@ -279,7 +284,7 @@ func TestRestart(t *testing.T) {
 // TestGone: who waits for a deleted instance is told, and its courier ends.
 func TestGone(t *testing.T) {
 	w := newWorld(t)
-	b := w.add("a", instance.Running)
+	b := w.add(instance.Running)
 	w.send(b, text("s", "x"))
 	b.receive()
 	failed := make(chan error, 1)
@@ -305,7 +310,7 @@ func TestGone(t *testing.T) {
 // answered.
 func TestWorkGoesOn(t *testing.T) {
 	w := newWorld(t)
-	b := w.add("a", instance.Running)
+	b := w.add(instance.Running)
 	sent := w.send(b, text("s", "work"))
 	b.receive()
 	w.shut()
@@ -326,7 +331,7 @@ func TestTooMuchWaits(t *testing.T) {
 	w := &world{t: t, path: t.TempDir() + "/db", all: map[instance.ID]*box{}, watchers: map[chan instance.Change]bool{}, limits: Limits{Waiting: 3}}
 	w.open()
 	t.Cleanup(w.shut)
-	b := w.add("a", instance.Running)
+	b := w.add(instance.Running)
 	b.agent.deaf = true
 	for range 3 {
 		w.send(b, text("s", "x"))

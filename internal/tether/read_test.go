@@ -37,7 +37,7 @@ func texts(frames []api.Frame) []string {
 
 func TestPollSelects(t *testing.T) {
 	w := newWorld(t)
-	b := w.add("a", instance.Running)
+	b := w.add(instance.Running)
 	asked := w.send(b, text("one", "q1"))                                                                                              // 1
 	w.send(b, text("two", "q2"))                                                                                                       // 2
 	w.emit(b, done("one", "a1", asked.MsgID))                                                                                          // 3
@@ -72,7 +72,7 @@ func TestPollSelects(t *testing.T) {
 // TestPollWaits has polls wait for frames of their sessions while others come.
 func TestPollWaits(t *testing.T) {
 	w := newWorld(t)
-	b := w.add("a", instance.Running)
+	b := w.add(instance.Running)
 	var wg sync.WaitGroup
 	for _, session := range []string{"s0", "s1", "s2"} {
 		wg.Go(func() {
@@ -97,6 +97,7 @@ func TestPollWaits(t *testing.T) {
 
 func TestPollTimesOut(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world, b *box) {
+		t.Helper()
 		begin := time.Now()
 		page, err := w.Poll(t.Context(), "a", all, time.Hour)
 		if err != nil || !page.TimedOut || time.Since(begin) != MaxWait {
@@ -114,7 +115,7 @@ func TestPollTimesOut(t *testing.T) {
 // TestDeltas reads deltas between frames, live and by a stream that begins in the middle.
 func TestDeltas(t *testing.T) {
 	w := newWorld(t)
-	b := w.add("a", instance.Running)
+	b := w.add(instance.Running)
 	sent := w.send(b, text("s", "q"))
 	polled := make(chan api.TetherPage, 1)
 	go func() {
@@ -168,7 +169,7 @@ func TestDeltas(t *testing.T) {
 // no frame, and of the deltas it gets the newest.
 func TestSlowReader(t *testing.T) {
 	w := newWorld(t)
-	b := w.add("a", instance.Running)
+	b := w.add(instance.Running)
 	frames, err := w.Stream(t.Context(), "a", all, true)
 	if err != nil {
 		t.Fatal(err)
@@ -207,7 +208,7 @@ func TestSlowReader(t *testing.T) {
 
 func TestStreamFromNowOn(t *testing.T) {
 	w := newWorld(t)
-	b := w.add("a", instance.Running)
+	b := w.add(instance.Running)
 	w.emit(b, part("s", "old delta"))
 	w.emit(b, done("s", "old", ""))
 	frames, err := w.Stream(t.Context(), "a", all, true)
@@ -226,7 +227,7 @@ func TestStreamFromNowOn(t *testing.T) {
 // TestClose ends readers with the daemon.
 func TestClose(t *testing.T) {
 	w := newWorld(t)
-	w.add("a", instance.Running)
+	w.add(instance.Running)
 	failed := make(chan error, 2)
 	go func() {
 		_, err := w.Poll(context.Background(), "a", all, MaxWait)
@@ -242,7 +243,7 @@ func TestClose(t *testing.T) {
 			failed <- err
 		}
 	}()
-	w.Tether.Close()
+	w.Close()
 	for range 2 {
 		if err := <-failed; fault.KindOf(err) != fault.Unavailable {
 			t.Errorf("ends with %v", err)
@@ -255,7 +256,7 @@ func TestClose(t *testing.T) {
 
 func TestWatermarks(t *testing.T) {
 	w := newWorld(t)
-	b := w.add("a", instance.Running)
+	b := w.add(instance.Running)
 	for range 3 {
 		w.emit(b, done("s", "x", ""))
 	}
@@ -268,11 +269,11 @@ func TestWatermarks(t *testing.T) {
 	w.shut()
 	w.open()
 	for channel, want := range map[string]int64{"ui": 3, "telegram": 0} {
-		if got, err := w.Tether.Watermark(t.Context(), "a", channel); err != nil || got.Seq != want {
+		if got, err := w.Watermark(t.Context(), "a", channel); err != nil || got.Seq != want {
 			t.Errorf("%s: %+v, %v", channel, got, err)
 		}
 	}
-	if _, err := w.Tether.Watermark(t.Context(), "a", "mail"); fault.KindOf(err) != fault.Invalid {
+	if _, err := w.Watermark(t.Context(), "a", "mail"); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("of no channel: %v", err)
 	}
 }

@@ -65,6 +65,7 @@ type agent struct {
 }
 
 func newAgent(t *testing.T) *agent {
+	t.Helper()
 	a := &agent{got: make(chan api.Frame, 100_000), conns: make(chan net.Conn), over: make(chan struct{})}
 	a.server = &http.Server{Handler: a, ReadHeaderTimeout: time.Hour}
 	done := make(chan struct{})
@@ -166,16 +167,16 @@ func (w *world) open() {
 }
 
 func (w *world) shut() {
-	w.Tether.Close()
+	w.Close()
 	if err := w.db.Close(); err != nil {
 		w.t.Error(err)
 	}
 }
 
-// add makes an instance in a state.
-func (w *world) add(handle string, s instance.State) *box {
+// add makes the instance "a" in a state.
+func (w *world) add(s instance.State) *box {
 	w.t.Helper()
-	return w.addRecord(instance.Record{ID: instance.NewID(), Spec: instance.Spec{Handle: handle, Command: []string{"x"}}, Enabled: true, Magic: guestproto.NewMagic()}, s)
+	return w.addRecord(instance.Record{ID: instance.NewID(), Spec: instance.Spec{Handle: "a", Command: []string{"x"}}, Enabled: true, Magic: guestproto.NewMagic()}, s)
 }
 
 func (w *world) addRecord(r instance.Record, s instance.State) *box {
@@ -268,7 +269,6 @@ type stay struct {
 
 	mu    sync.Mutex
 	conns []net.Conn
-	gone  bool
 }
 
 func (s *stay) DialLocal(ctx context.Context, port uint16) (net.Conn, error) {

@@ -40,7 +40,7 @@ func fakeAgent(o *daemon.Options) guesttest.Program {
 			var m api.UserMessage
 			_ = json.Unmarshal(f.Payload, &m) // a cancel has none
 			_, _ = fmt.Fprintln(x.Stdout, f.Seq, f.Type, m.Text, len(m.Images))
-			say := func(t api.FrameType, payload any) {
+			say := func(t api.FrameType, payload any) { //nolint:contextcheck // it has the request's
 				b, _ := json.Marshal(payload) // strings
 				_, err := made.Emit(r.Context(), instance.ID(r.Header.Get("Aegis-Instance")), api.Frame{Type: t, Session: f.Session, Payload: b})
 				if err != nil {
