@@ -11,7 +11,7 @@ const module = "github.com/xfeldman/aegisvm/"
 
 // leaves may be imported by everything; they import only each other.
 var leaves = []string{
-	"api", "internal/buildinfo", "internal/fault", "internal/frame", "internal/logattr",
+	"api", "internal/buildinfo", "internal/fault", "internal/frame", "internal/logattr", "internal/message",
 	"internal/hostclock", "internal/paths", "internal/presence", "internal/secret", "internal/capability", "internal/size", "internal/atomicfile", "internal/sparse", "internal/tree",
 }
 
@@ -39,6 +39,7 @@ var arrows = map[string][]string{
 	"internal/rootfs":      {},
 	"internal/sidecar":     {},
 	"internal/store":       contracts,
+	"internal/tether":      contracts,
 	"internal/vault":       contracts,
 	"internal/workspace":   append([]string{"internal/nfs"}, contracts...),
 	"internal/vmm/qemu":    {"internal/vmm", "internal/guestproto"},

@@ -88,7 +88,7 @@ AEGIS_HOME, ~/.aegis by default.`,
 	root.SetHelpCommand(newHelp())
 	describe(root)
 	root.AddCommand(
-		newRun(a), newInstance(a), newExec(a), newShell(a), newLogs(a), newCp(a), newSnapshot(a), newImage(a), newSecret(a), newKit(a),
+		newRun(a), newInstance(a), newExec(a), newShell(a), newLogs(a), newCp(a), newSnapshot(a), newImage(a), newSecret(a), newKit(a), newTether(a),
 		newSetup(a), newDoctor(a),
 		newUp(a), newDown(a), newStatus(a), newVersion(a),
 		newConfig(a), newBench(a), newCompletion(a),

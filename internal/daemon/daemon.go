@@ -30,6 +30,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/router"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/store"
+	"github.com/xfeldman/aegisvm/internal/tether"
 	"github.com/xfeldman/aegisvm/internal/vault"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 	"github.com/xfeldman/aegisvm/internal/workspace"
@@ -45,6 +46,10 @@ type Options struct {
 	Driver vmm.Driver
 	Ground instance.Ground
 	Memory func() (total, available size.Bytes, err error) // of the host
+	// Agents is the port that the tether reaches agents at; 0 is their own.
+	Agents uint16
+	// Tether is given the tether when it works; nil is nobody.
+	Tether func(*tether.Tether)
 }
 
 // Lock takes the home for this process: there is one daemon for each.
@@ -96,6 +101,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("recover: %w", err)
 	}
 	d.sweepKits(ctx)
+	if err := d.tether.Recover(ctx); err != nil {
+		return fmt.Errorf("recover: %w", err)
+	}
 	d.collectImages(ctx)
 	removed := watchHome(ctx, o, parts)
 	d.openFront(ctx)
@@ -219,6 +227,7 @@ type daemon struct {
 	images  *image.Store
 	guests  *guestapi.Server
 	kits    *kits
+	tether  *tether.Tether
 	router  string // address of the HTTP router, or ""
 }
 
@@ -291,6 +300,12 @@ func (d *daemon) build(ctx context.Context) error {
 		Memory:   d.Memory,
 	})
 	d.guests.SetInstances(d.set)
+	d.tether = tether.New(tether.Options{Rows: db, Instances: visited{d.set}, Log: d.Log, Port: d.Agents}) //nolint:contextcheck // what it stores is of no caller's
+	d.guests.SetTether(spoken{d.tether})
+	if d.Tether != nil {
+		d.Tether(d.tether)
+	}
+	d.parts.push("tether", func(context.Context) error { d.tether.Close(); return nil }) // where the start fails
 	return nil
 }
 
@@ -315,6 +330,7 @@ func (d *daemon) serve(ln net.Listener) <-chan error {
 		Secrets:   toldSecrets{d.secrets, d.kits.sidecars.Look},
 		Images:    d.images,
 		Kits:      d.kits,
+		Tether:    d.tether,
 		Status:    d.status,
 		Shutdown:  d.leaving.withAll,
 		Metrics:   numbers.Handler(),
@@ -336,6 +352,7 @@ func (d *daemon) serve(ln net.Listener) <-chan error {
 	d.parts.push("instances and API", func(ctx context.Context) error {
 		closed := make(chan error, 1)
 		go func() { closed <- server.Close(ctx) }()
+		d.tether.Close() // it holds instances awake, and has clients wait
 		err := d.set.Close(ctx, d.leaving.how())
 		server.Hurry()
 		err = errors.Join(err, <-closed)

@@ -39,6 +39,7 @@ type Config struct {
 	Secrets   Secrets
 	Images    Images
 	Kits      Kits // nil knows none
+	Tether    Tether
 	Status    func() api.Status
 	// Shutdown begins to end the daemon, with all instances: they are put to sleep, or
 	// stopped if stop is set. It returns at once.

@@ -103,11 +103,12 @@ func (s *Set) Awake(ctx context.Context, ref, owner string) (*Awake, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.awake(ctx, owner)
+	return a.awake(ctx, owner, true)
 }
 
-func (a *actor) awake(ctx context.Context, owner string) (*Awake, error) {
-	h := &hold{owner: owner, client: true, reply: make(chan answer, 1)}
+// awake is Awake; client says that it is for a client of a port.
+func (a *actor) awake(ctx context.Context, owner string, client bool) (*Awake, error) {
+	h := &hold{owner: owner, client: client, reply: make(chan answer, 1)}
 	l, err := a.obtain(ctx, Acquire, h)
 	if err != nil {
 		return nil, a.set.refuse(a, err)
@@ -148,7 +149,7 @@ func (w *Awake) Release() {
 // connect is the Connect of a port: the instance is held awake until the connection
 // is closed.
 func (a *actor) connect(ctx context.Context, port uint16) (GuestConn, error) {
-	w, err := a.awake(ctx, fmt.Sprintf("connection to port %d", port))
+	w, err := a.awake(ctx, fmt.Sprintf("connection to port %d", port), true)
 	if err != nil {
 		return nil, err
 	}

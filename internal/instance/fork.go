@@ -133,7 +133,9 @@ func (s *Set) copyOf(ctx context.Context, of Origin, name string, f ForkSpec) (*
 	if err := s.world.checkSecrets(ctx, spec); err != nil {
 		return nil, err
 	}
-	a, err := s.addIn(newRecord(spec), Booting)
+	r := newRecord(spec)
+	r.Copy = true
+	a, err := s.addIn(r, Booting)
 	if err != nil {
 		return nil, err
 	}

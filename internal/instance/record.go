@@ -22,6 +22,9 @@ type Record struct {
 	Lease   Lease     // that keeps it awake
 	// Magic opens the link to the machine that runs. It is a secret.
 	Magic guestproto.Magic
+	// Copy says that it begins with the memory or disk of another. It is not remembered:
+	// whoever keeps something for each instance hears of it when it is saved first.
+	Copy bool
 }
 
 // Store remembers Records. Package store implements it. What it has answered

@@ -17,6 +17,7 @@ type View struct {
 	// was.
 	Hibernated bool
 	Goal       Goal
+	Barred     bool // its program crashed too often: only an explicit start wakes it
 	// Workspace is where on the host its workspace is; "" without any.
 	Workspace string
 	Holds     []HoldView // what keeps it awake, oldest first
@@ -77,7 +78,7 @@ func (a *actor) refresh() {
 	a.record.Enabled = a.snap.Enabled
 	a.set.families.note(a.spec.Parent, a.id, a.snap.State != Stopped && a.snap.State != Deleted || a.snap.Hibernated)
 	v := &View{
-		Record: a.record, State: a.snap.outward(), Hibernated: a.snap.Hibernated, Goal: a.snap.Goal,
+		Record: a.record, State: a.snap.outward(), Hibernated: a.snap.Hibernated, Goal: a.snap.Goal, Barred: a.snap.Barred,
 		Memory: noMemory, Trouble: noTrouble, Busy: a.busyWith,
 	}
 	if a.world.Workspaces != nil {

@@ -79,6 +79,9 @@ func (s *Store) SaveInstance(ctx context.Context, r instance.Record) error {
 	if dup, ok := errors.AsType[*sqlite.Error](err); ok && dup.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE {
 		return fault.New(fault.Conflict, "the name %q is taken", r.Spec.Handle).WithHint("choose another --name")
 	}
+	if err == nil && r.Copy {
+		err = s.saveCopy(ctx, string(r.ID))
+	}
 	if err != nil {
 		return fmt.Errorf("save %s: %w", r.ID, err)
 	}

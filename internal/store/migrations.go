@@ -26,4 +26,43 @@ var migrations = []string{
 	) STRICT;`,
 	// 3: leases of instances, as JSON of instance.Lease.
 	`ALTER TABLE instances ADD COLUMN lease TEXT NOT NULL DEFAULT '{}'`,
+	// 4: the tether. Frames refer to the instance, and go with it; their numbers are never
+	// given out again while it lives, and a copy of it begins behind all numbers that its
+	// memory may know (see floor).
+	`CREATE TABLE tethers (
+		instance   TEXT PRIMARY KEY REFERENCES instances (id) ON DELETE CASCADE,
+		seq        INTEGER NOT NULL,           -- the newest that was given out
+		taken      INTEGER NOT NULL,           -- up to which the agent has taken ingress frames
+		bytes      INTEGER NOT NULL            -- of the payloads of its frames
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE tether_floor (
+		seq        INTEGER NOT NULL            -- the highest that any deleted tether had
+	) STRICT;
+	INSERT INTO tether_floor VALUES (0);
+	CREATE TRIGGER tether_gone BEFORE DELETE ON tethers BEGIN
+		UPDATE tether_floor SET seq = max(seq, OLD.seq);
+	END;
+	CREATE TABLE frames (
+		instance   TEXT NOT NULL REFERENCES instances (id) ON DELETE CASCADE,
+		seq        INTEGER NOT NULL,
+		ingress    INTEGER NOT NULL,           -- 1 goes to the agent, 0 comes from it
+		type       TEXT NOT NULL,
+		ts         TEXT NOT NULL,
+		channel    TEXT NOT NULL,
+		session    TEXT NOT NULL,
+		msg_id     TEXT NOT NULL,
+		reply_to   TEXT NOT NULL,              -- msg_id of the frame that it answers, or empty
+		payload    TEXT NOT NULL,              -- JSON, or empty
+		stored_at  INTEGER NOT NULL,           -- milliseconds since 1970
+		PRIMARY KEY (instance, seq)
+	) STRICT;
+	CREATE UNIQUE INDEX frames_by_msg_id ON frames (instance, ingress, msg_id);
+	CREATE INDEX frames_by_session ON frames (instance, channel, session, seq);
+	CREATE INDEX frames_by_reply ON frames (instance, reply_to, seq) WHERE reply_to <> '';
+	CREATE TABLE watermarks (
+		instance   TEXT NOT NULL REFERENCES instances (id) ON DELETE CASCADE,
+		channel    TEXT NOT NULL,
+		seq        INTEGER NOT NULL,
+		PRIMARY KEY (instance, channel)
+	) STRICT, WITHOUT ROWID;`,
 }

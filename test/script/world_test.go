@@ -55,6 +55,7 @@ func fakeWorld(o *daemon.Options) {
 		"fill-disk":    fillDisk(func() *fake.Host { return host }),
 		"whoami":       whoami,
 	}
+	programs["agent"] = fakeAgent(o)
 	host = fake.NewHost(func(ctx context.Context, b fake.Boot) vmm.Exit { return guest(ctx, b, what, programs) })
 	host.Inject(faults[what])
 	o.Driver = host.Driver()
