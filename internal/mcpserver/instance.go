@@ -92,6 +92,9 @@ func detailsOf(i api.InstanceInfo) machineDetails {
 	return d
 }
 
+// stateDisabled is a state to models: one in which nothing wakes an instance.
+const stateDisabled = "disabled"
+
 type listInput struct {
 	State string `json:"state,omitempty" jsonschema:"only instances in this state"`
 }
@@ -106,13 +109,19 @@ func (s *Server) addInstances() {
 		name: "instance_list", title: "List instances", effect: reads,
 		about: "List all instances, those that run first, with their state and the URLs of their open ports.",
 		refine: func(in *jsonschema.Schema) {
-			enum(in, "state", api.StateStarting, api.StateRunning, api.StatePaused, api.StateStopped, "disabled")
+			enum(in, "state", api.StateStarting, api.StateRunning, api.StatePaused, api.StateStopped, stateDisabled)
 		},
 		do: func(ctx context.Context, _ *call, in listInput) (listOutput, error) {
-			all, err := s.api.List(ctx, in.State)
+			state, disabled := in.State, in.State == stateDisabled
+			if disabled {
+				state = ""
+			}
+			all, err := s.api.List(ctx, state)
 			out := listOutput{Instances: []machine{}}
 			for _, i := range all {
-				out.Instances = append(out.Instances, machineOf(i))
+				if !disabled || !i.Enabled {
+					out.Instances = append(out.Instances, machineOf(i))
+				}
 			}
 			return out, err
 		},

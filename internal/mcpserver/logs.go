@@ -39,9 +39,8 @@ type logLine struct {
 
 type logsOutput struct {
 	Lines     []logLine `json:"lines"`
-	FirstLine int       `json:"first_line" jsonschema:"number of the first line here, counted from 1"`
+	Truncated bool      `json:"truncated" jsonschema:"there are lines before the first; a larger tail, match or from_line has them"`
 	NextLine  int       `json:"next_line,omitempty" jsonschema:"from_line of what follows, where there is more"`
-	Before    int       `json:"before,omitempty" jsonschema:"lines that were left out before the first; a larger tail or from_line has them"`
 }
 
 func (o logsOutput) text() string {
@@ -49,8 +48,8 @@ func (o logsOutput) text() string {
 		return "no lines"
 	}
 	var b strings.Builder
-	if o.Before > 0 {
-		fmt.Fprintf(&b, "[... %d lines before; from_line reads them in parts, match looks for some ...]\n", o.Before)
+	if o.Truncated {
+		b.WriteString("[... there are lines before; from_line reads from the beginning in parts, match looks for some ...]\n")
 	}
 	for _, l := range o.Lines {
 		if l.Source == "system" {
@@ -80,7 +79,7 @@ func (s *Server) addLogs() {
 }
 
 func (s *Server) logs(ctx context.Context, c *call, in logsInput) (logsOutput, error) {
-	p := page{from: in.FromLine, max: in.Tail, first: 1, lines: []logLine{}}
+	p := page{from: in.FromLine, max: in.Tail}
 	if in.Match != "" {
 		var err error
 		if p.match, err = regexp.Compile(in.Match); err != nil {
@@ -90,6 +89,9 @@ func (s *Server) logs(ctx context.Context, c *call, in logsInput) (logsOutput, e
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	q := client.LogQuery{Tail: -1, Since: in.Since, ExecID: in.ExecID, Execs: in.ExecID != ""}
+	if p.from == 0 && p.match == nil {
+		q.Tail = in.Tail + 1 // the first tells that there is more
+	}
 	for entry, err := range s.api.Logs(ctx, string(in.Name), q) {
 		if err != nil {
 			return logsOutput{}, err
@@ -108,11 +110,11 @@ type page struct {
 	from  int // number of the line to begin with; 0 is the end of the log
 	max   int // lines
 
-	n     int // lines seen
-	first int // number of the first that is kept
-	bytes int
-	lines []logLine
-	more  bool
+	n      int // lines seen
+	bytes  int
+	lines  []logLine
+	before bool // there were lines before them, of those asked for
+	more   bool // there are lines behind them
 }
 
 // add takes one line, and tells whether it wants more.
@@ -128,9 +130,6 @@ func (p *page) add(e api.LogEntry) bool {
 	if p.n < p.from {
 		return true
 	}
-	if len(p.lines) == 0 {
-		p.first = p.n
-	}
 	text := readable(line)
 	if len(text) > maxLogLine {
 		text = fmt.Sprintf("%s[... %d bytes left out]", readable(endLine(line[:maxLogLine])), len(line)-maxLogLine)
@@ -144,18 +143,15 @@ func (p *page) add(e api.LogEntry) bool {
 	for len(p.lines) > p.max || p.bytes > maxLogBytes && len(p.lines) > 1 {
 		p.bytes -= len(p.lines[0].Line)
 		p.lines = p.lines[1:]
-		p.first++
+		p.before = true
 	}
 	return true
 }
 
 func (p *page) result() logsOutput {
-	out := logsOutput{Lines: append([]logLine{}, p.lines...), FirstLine: p.first}
-	if p.from == 0 {
-		out.Before = p.first - 1
-	}
+	out := logsOutput{Lines: append([]logLine{}, p.lines...), Truncated: p.before}
 	if p.more {
-		out.NextLine = p.first + len(p.lines)
+		out.NextLine = p.n
 	}
 	return out
 }

@@ -3,7 +3,6 @@ package mcpserver
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"log/slog"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -60,25 +59,34 @@ func New(conf Config) *Server {
 	return s
 }
 
-// Run serves one client until it goes, which is no error, or ctx ends. It returns when
-// all calls have ended.
+// Run serves one client until it goes, which is no error, or ctx ends. Calls that are
+// under way end with either, and Run returns when they have.
 func (s *Server) Run(ctx context.Context, t mcp.Transport) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	session, err := s.mcp.Connect(ctx, t, nil)
+	session, err := s.mcp.Connect(ctx, until{t, ctx}, nil)
 	if err != nil {
 		return err
 	}
-	gone := make(chan error, 1)
-	go func() { gone <- session.Wait() }()
-	select {
-	case err = <-gone:
-		return err
-	case <-ctx.Done():
-		err = session.Close() // waits for the calls, which end with ctx
-		<-gone
-		return errors.Join(err, context.Cause(ctx))
+	err = session.Wait()
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
 	}
+	return err
+}
+
+// until is a transport whose connection ends with a context. To the session that is a
+// client that has gone, and calls off what it asked for; Close of a session would wait.
+type until struct {
+	mcp.Transport
+	ctx context.Context //nolint:containedctx // of the connection, not of the call that makes it
+}
+
+// Connect implements mcp.Transport.
+func (u until) Connect(ctx context.Context) (mcp.Connection, error) {
+	c, err := u.Transport.Connect(ctx)
+	if err == nil {
+		context.AfterFunc(u.ctx, func() { _ = c.Close() }) // nobody is left to be told
+	}
+	return c, err
 }
 
 // ensure starts the daemon. Of several calls at a time one does so.
