@@ -85,7 +85,7 @@ AEGIS_HOME, ~/.aegis by default.`,
 	describe(root)
 	root.AddCommand(
 		newRun(a), newInstance(a), newExec(a), newShell(a), newLogs(a), newCp(a), newSnapshot(a), newImage(a), newSecret(a),
-		newSetup(a), newDoctor(a),
+		newMCP(a), newSetup(a), newDoctor(a),
 		newUp(a), newDown(a), newStatus(a), newVersion(a),
 		newConfig(a), newBench(a), newCompletion(a),
 	)
