@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -22,12 +22,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is a server, its client, and the daemon behind it, which is what a test makes of it.
 type world struct {
-	t        *testing.T
-	api      *http.ServeMux
-	socket   string
-	launches atomic.Int32
-	session  *mcp.ClientSession
-	progress chan string // messages of notifications
+	t         *testing.T
+	api       *http.ServeMux
+	socket    string
+	launching sync.Mutex
+	launches  int
+	session   *mcp.ClientSession
+	progress  chan string // messages of notifications
 }
 
 // newWorld connects a client to a server whose daemon runs.
@@ -45,7 +46,12 @@ func sleepingWorld(t *testing.T) *world {
 	s := New(Config{
 		Client: client.New(w.socket),
 		Launch: func(context.Context) error {
-			if w.launches.Add(1) == 1 {
+			if !w.launching.TryLock() {
+				t.Error("launched twice at a time")
+				return nil
+			}
+			defer w.launching.Unlock()
+			if w.launches++; w.launches == 1 {
 				w.serve()
 			}
 			return nil
@@ -95,7 +101,9 @@ func reply(w http.ResponseWriter, status int, v any) {
 	if err != nil {
 		panic(err)
 	}
-	w.WriteHeader(status)
+	if status != http.StatusOK {
+		w.WriteHeader(status)
+	}
 	_, _ = w.Write(append(b, '\n')) // the test sees what is missing
 }
 
