@@ -61,8 +61,8 @@ lint: ## lint, and vet for every platform
 check: tools lint test integration ## set up, lint, and run all tests: what CI runs
 
 .PHONY: check-clients
-check-clients: build ## tests against clients from other package managers
-	@echo "no client outside Go speaks to this version yet"
+check-clients: build ## MCP clients that are not written in Go, in real VMs
+	@scripts/check-clients $(STATE)/clients
 
 .PHONY: stress
 stress: test-home ## the full forms of the heavy tests

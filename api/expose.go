@@ -1,8 +1,10 @@
 package api
 
 import (
+	"fmt"
 	"net"
 	"strconv"
+	"strings"
 )
 
 // ExposeRequest is the body of POST /v1/instances/{id}/expose: a port of the guest
@@ -39,4 +41,35 @@ func (e Endpoint) URL() string {
 		host = Loopback
 	}
 	return e.Protocol + "://" + net.JoinHostPort(host, strconv.Itoa(e.PublicPort))
+}
+
+// ParseExpose reads a port as people write it: [PUBLIC:]GUEST[/PROTOCOL].
+func ParseExpose(s string) (ExposeRequest, error) {
+	var req ExposeRequest
+	ports, protocol, ok := strings.Cut(s, "/")
+	if ok && protocol != "tcp" && protocol != "http" {
+		return req, fmt.Errorf("%q is not a protocol: http or tcp", protocol)
+	}
+	req.Protocol = protocol
+	public, guest, ok := strings.Cut(ports, ":")
+	if !ok {
+		guest = public
+	}
+	var err error
+	if req.Port, err = ParsePort(guest); err != nil {
+		return req, err
+	}
+	if ok {
+		req.PublicPort, err = ParsePort(public)
+	}
+	return req, err
+}
+
+// ParsePort reads the number of a port.
+func ParsePort(s string) (int, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("%q is not a port: 1 to 65535", s)
+	}
+	return int(n), nil
 }

@@ -60,7 +60,11 @@ var arrows = map[string][]string{
 	"internal/router":   {"internal/instance"},
 	"internal/setup":    {"internal/apt", "internal/kernel", "internal/rootfs"},
 	"internal/doctor":   {"internal/kernel", "internal/rootfs", "internal/setup"},
-	"internal/cli":      {"client", "internal/config", "internal/doctor", "internal/kit", "internal/setup"},
+	"internal/cli":      {"client", "internal/config", "internal/doctor", "internal/kit", "internal/launch", "internal/setup"},
+
+	// What programs on the host share, and the one that models use.
+	"internal/launch":    {"client"},
+	"internal/mcpserver": {"client", "internal/launch"},
 
 	// Wiring that the daemon shares with `aegis doctor`.
 	"internal/drivers": {"internal/config", "internal/doctor", "internal/kernel", "internal/vmm", "internal/vmm/qemu"},
@@ -82,6 +86,7 @@ var never = []struct{ pkg, dep, why string }{
 	{"cmd/aegis-harness", module + "internal/instance", "the guest knows no host code"},
 	{"internal/cli", module + "internal/instance", "the CLI speaks to the daemon"},
 	{"internal/cli", module + "internal/vmm/qemu", "the CLI speaks to the daemon"},
+	{"internal/mcpserver", module + "internal/instance", "the MCP server speaks to the daemon"},
 	{"internal/instance", "net/http", "the core knows no edge"},
 	{"internal/instance", "os/exec", "the core decides; adapters do"},
 	{"client", module + "internal/instance", "the client is public"},

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -16,6 +15,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/config"
 	"github.com/xfeldman/aegisvm/internal/doctor"
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/launch"
 	"github.com/xfeldman/aegisvm/internal/paths"
 )
 
@@ -37,10 +37,6 @@ type app struct {
 	home     paths.Home
 	host     Host
 }
-
-// answerTimeout bounds how long a daemon may take for a simple answer. One that
-// starts tries hardware virtualization first.
-const answerTimeout = time.Minute
 
 // Main runs the command line and returns the exit status.
 func Main(args []string, host Host) int {
@@ -89,14 +85,24 @@ AEGIS_HOME, ~/.aegis by default.`,
 	describe(root)
 	root.AddCommand(
 		newRun(a), newInstance(a), newExec(a), newShell(a), newLogs(a), newCp(a), newSnapshot(a), newImage(a), newSecret(a), newKit(a), newTether(a),
-		newSetup(a), newDoctor(a),
+		newMCP(a), newSetup(a), newDoctor(a),
 		newUp(a), newDown(a), newStatus(a), newVersion(a),
 		newConfig(a), newBench(a), newCompletion(a),
 	)
 	return root
 }
 
-func (a *app) client() *client.Client { return client.New(a.home.Socket()) }
+func (a *app) daemon() launch.Daemon {
+	return launch.Daemon{Home: a.home, Environ: a.environ}
+}
+
+func (a *app) client() *client.Client { return a.daemon().Client() }
+
+// launch returns the status of the daemon, after starting it if none runs; starting is
+// called before that.
+func (a *app) launch(ctx context.Context, starting func()) (api.Status, error) {
+	return a.daemon().Ensure(ctx, starting)
+}
 
 // print writes data. A write that fails is the command's error.
 func (a *app) print(format string, args ...any) error {

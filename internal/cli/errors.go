@@ -13,6 +13,7 @@ import (
 
 	"github.com/xfeldman/aegisvm/client"
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/launch"
 )
 
 // The exit statuses that are AegisVM's own.
@@ -72,7 +73,7 @@ func statusOf(cmd *cobra.Command, err error) int {
 	if cmd.Annotations[programStatus] != "" {
 		// What the guest, the image or the daemon's settings call invalid is not the
 		// command line.
-		if _, launch := errors.AsType[*launchError](err); launch || fault.BlameOf(err) != "" {
+		if _, launching := errors.AsType[*launch.Error](err); launching || fault.BlameOf(err) != "" {
 			return statusAegis
 		}
 		return of.program
@@ -115,8 +116,8 @@ var culprits = map[fault.Blame]string{
 func describeError(err error) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "aegis: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
-	if d, ok := errors.AsType[*launchError](err); ok {
-		for _, line := range d.log {
+	if d, ok := errors.AsType[*launch.Error](err); ok {
+		for _, line := range d.Log {
 			fmt.Fprintf(&b, "  | %s\n", line)
 		}
 	}

@@ -1,10 +1,6 @@
 package cli
 
 import (
-	"fmt"
-	"strconv"
-	"strings"
-
 	"github.com/spf13/pflag"
 
 	"github.com/xfeldman/aegisvm/api"
@@ -33,7 +29,7 @@ func (e *exposeFlags) requests() []api.ExposeRequest {
 type exposeFlag struct{ all *exposeFlags }
 
 func (f exposeFlag) Set(s string) error {
-	req, err := parseExpose(s)
+	req, err := api.ParseExpose(s)
 	if err != nil {
 		return err
 	}
@@ -43,33 +39,3 @@ func (f exposeFlag) Set(s string) error {
 
 func (exposeFlag) String() string { return "" }
 func (exposeFlag) Type() string   { return "port" }
-
-// parseExpose reads [PUBLIC:]GUEST[/PROTOCOL].
-func parseExpose(s string) (api.ExposeRequest, error) {
-	var req api.ExposeRequest
-	ports, protocol, ok := strings.Cut(s, "/")
-	if ok && protocol != "tcp" && protocol != "http" {
-		return req, fmt.Errorf("%q is not a protocol: http or tcp", protocol)
-	}
-	req.Protocol = protocol
-	public, guest, ok := strings.Cut(ports, ":")
-	if !ok {
-		guest = public
-	}
-	var err error
-	if req.Port, err = parsePort(guest); err != nil {
-		return req, err
-	}
-	if ok {
-		req.PublicPort, err = parsePort(public)
-	}
-	return req, err
-}
-
-func parsePort(s string) (int, error) {
-	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil || n == 0 {
-		return 0, fmt.Errorf("%q is not a port: 1 to 65535", s)
-	}
-	return int(n), nil
-}

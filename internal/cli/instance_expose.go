@@ -41,7 +41,7 @@ changed to what is asked for now. Ports listen on 127.0.0.1 unless --bind says o
 }
 
 func (o *instanceExposeOptions) run(ctx context.Context, cmd *cobra.Command, args []string) error {
-	req, err := parseExpose(args[1])
+	req, err := api.ParseExpose(args[1])
 	if err != nil {
 		return usage(cmd, "%v", err)
 	}
@@ -79,7 +79,7 @@ by its number in the VM.`,
 }
 
 func (o *instanceUnexposeOptions) run(ctx context.Context, cmd *cobra.Command, args []string) error {
-	port, err := parsePort(args[1])
+	port, err := api.ParsePort(args[1])
 	if err != nil {
 		return usage(cmd, "%v", err)
 	}

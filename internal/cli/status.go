@@ -9,8 +9,6 @@ import (
 
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/client"
-	"github.com/xfeldman/aegisvm/internal/fault"
-	"github.com/xfeldman/aegisvm/internal/presence"
 )
 
 type statusOptions struct {
@@ -55,19 +53,7 @@ func (o *statusOptions) run(ctx context.Context) error {
 }
 
 // status asks the daemon what it is.
-func (a *app) status(ctx context.Context) (api.Status, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout,
-		fault.New(fault.Timeout, "aegisd does not answer").WithHint("look at %s; restart it: aegis down, then aegis up", a.home.Log()))
-	defer cancel()
-	s, err := a.client().Status(ctx)
-	if errors.Is(err, client.ErrEnded) {
-		// One that was killed gives its lock back before its socket.
-		if pid, lockErr := presence.Holder(a.home.Lock()); lockErr == nil && pid == 0 {
-			return s, &client.Error{Kind: fault.Unavailable, Err: client.ErrNotRunning, Hint: "start it: aegis up"}
-		}
-	}
-	return s, err
-}
+func (a *app) status(ctx context.Context) (api.Status, error) { return a.daemon().Status(ctx) }
 
 // statusText is what `up` and `status` tell of a daemon that runs.
 func statusText(s api.Status) string {

@@ -23,6 +23,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/config"
 	"github.com/xfeldman/aegisvm/internal/daemon"
 	"github.com/xfeldman/aegisvm/internal/doctor"
+	"github.com/xfeldman/aegisvm/internal/mcpserver"
 	"github.com/xfeldman/aegisvm/internal/paths"
 	"github.com/xfeldman/aegisvm/internal/presence"
 )
@@ -43,7 +44,8 @@ func TestMain(m *testing.M) {
 				},
 			}))
 		},
-		"aegisd": func() { os.Exit(daemon.Main(os.Args[1:], fakeWorld)) },
+		"aegisd":    func() { os.Exit(daemon.Main(os.Args[1:], fakeWorld)) },
+		"aegis-mcp": func() { os.Exit(mcpserver.Main(os.Args[1:])) },
 	})
 }
 

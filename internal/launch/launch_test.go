@@ -1,4 +1,4 @@
-package cli
+package launch
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 // TestStatusOfKilledDaemon asks a daemon that has been killed a moment ago: its lock is free,
 // its socket still takes connections.
 func TestStatusOfKilledDaemon(t *testing.T) {
-	dir, err := os.MkdirTemp("", "aegis-cli-") //nolint:usetesting // a socket's path is short
+	dir, err := os.MkdirTemp("", "aegis-launch-") //nolint:usetesting // a socket's path is short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,8 +38,8 @@ func TestStatusOfKilledDaemon(t *testing.T) {
 		_ = ln.Close()
 		<-done
 	}()
-	a := &app{home: home}
-	if _, err := a.status(t.Context()); !errors.Is(err, client.ErrNotRunning) {
+	d := Daemon{Home: home}
+	if _, err := d.Status(t.Context()); !errors.Is(err, client.ErrNotRunning) {
 		t.Errorf("err = %v", err)
 	}
 }
