@@ -36,7 +36,8 @@ var arrows = map[string][]string{
 	"internal/netstack":    contracts,
 	"internal/nfs":         {},
 	"internal/rootfs":      {},
-	"internal/store":       contracts,
+	"internal/schedule":    {"internal/instance"}, // declares what the store keeps of it
+	"internal/store":       append([]string{"internal/schedule"}, contracts...),
 	"internal/vault":       contracts,
 	"internal/workspace":   append([]string{"internal/nfs"}, contracts...),
 	"internal/vmm/qemu":    {"internal/vmm", "internal/guestproto"},

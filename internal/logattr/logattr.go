@@ -63,3 +63,6 @@ func Part(name string) slog.Attr { return slog.String("part", name) }
 
 // Image is the name or digest of an image or a part of one.
 func Image(name string) slog.Attr { return slog.String("image", name) }
+
+// Schedule is the id of a schedule.
+func Schedule[T ~string](id T) slog.Attr { return slog.String("schedule", string(id)) }
