@@ -50,7 +50,7 @@ var arrows = map[string][]string{
 	// Edges.
 	"client":           {},
 	"internal/config":  {},
-	"internal/httpapi": append([]string{"internal/config"}, contracts...),
+	"internal/httpapi": append([]string{"internal/config", "internal/schedule"}, contracts...),
 	"internal/metrics": {"internal/instance"},
 	"internal/router":  {"internal/instance"},
 	"internal/setup":   {"internal/apt", "internal/kernel", "internal/rootfs"},

@@ -27,6 +27,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/paths"
 	"github.com/xfeldman/aegisvm/internal/presence"
 	"github.com/xfeldman/aegisvm/internal/router"
+	"github.com/xfeldman/aegisvm/internal/schedule"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/store"
 	"github.com/xfeldman/aegisvm/internal/vault"
@@ -98,7 +99,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	removed := watchHome(ctx, o, parts)
 	d.openFront(ctx)
 	failed := d.serve(ln)
-	followClock(ctx, o, d.set, parts)
+	d.runSchedules(ctx)
+	followClock(ctx, o, d.set, d.schedules.Poke, parts)
 	info := d.driver.Info()
 	o.Log.InfoContext(ctx, "serving", logattr.Version(buildinfo.Version()), logattr.PID(os.Getpid()),
 		logattr.Driver(info.Name), logattr.Accel(info.Accel), logattr.Why(info.Why))
@@ -121,9 +123,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 }
 
-// followClock sets the guests' clocks whenever the host's jumps. Where that cannot be seen
+// followClock sets the guests' clocks, and calls jumped, whenever the host's jumps. Where that cannot be seen
 // the daemon goes on without.
-func followClock(ctx context.Context, o Options, set *instance.Set, parts *stack) {
+func followClock(ctx context.Context, o Options, set *instance.Set, jumped func(), parts *stack) {
 	clock, err := hostclock.New()
 	if err != nil {
 		o.Log.WarnContext(ctx, "the clock is not watched", logattr.Err(err))
@@ -137,6 +139,7 @@ func followClock(ctx context.Context, o Options, set *instance.Set, parts *stack
 			select {
 			case <-clock.Jumps():
 				o.Log.InfoContext(ctx, "the clock of the host has jumped")
+				jumped()
 				set.SetClocks(ctx)
 			case <-ctx.Done():
 				return
@@ -214,6 +217,10 @@ type daemon struct {
 	secrets *vault.Vault
 	images  *image.Store
 	router  string // address of the HTTP router, or ""
+
+	schedules *schedule.Runner
+	tether    Tether                   // nil is none
+	hasAgent  func(instance.View) bool // which instances have an agent
 }
 
 // build makes the core and what it stands on.
@@ -280,6 +287,7 @@ func (d *daemon) build(ctx context.Context) error {
 		Defaults: instance.Defaults{Memory: d.Config.Memory, VCPUs: d.Config.CPUs, Disk: d.Config.Disk},
 		Memory:   d.Memory,
 	})
+	d.openSchedules(ctx, db)
 	return nil
 }
 
@@ -303,6 +311,7 @@ func (d *daemon) serve(ln net.Listener) <-chan error {
 		Instances: d.set,
 		Secrets:   d.secrets,
 		Images:    d.images,
+		Schedules: d.schedules,
 		Status:    d.status,
 		Shutdown:  d.leaving.withAll,
 		Metrics:   numbers.Handler(),

@@ -38,6 +38,7 @@ type Config struct {
 	Instances Instances
 	Secrets   Secrets
 	Images    Images
+	Schedules Schedules
 	Status    func() api.Status
 	// Shutdown begins to end the daemon, with all instances: they are put to sleep, or
 	// stopped if stop is set. It returns at once.

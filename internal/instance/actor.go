@@ -51,6 +51,7 @@ type actor struct {
 	crashes crashes
 	doors   doors
 	idle    *idle
+	ledger  ledger
 	busy    atomic.Pointer[string] // what the guest does by itself; nil is nothing
 }
 

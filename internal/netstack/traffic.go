@@ -24,6 +24,9 @@ type Traffic struct {
 	Inbound     int // made by Dial
 	Flows       int // UDP
 
+	Opened   uint64 // connections and flows to the outside that were begun since New
+	Accepted uint64 // connections that Dial has begun since New
+
 	Denied  uint64 // connections, datagrams' flows and names that were refused
 	Dropped uint64 // frames that the guest did not take in time, or sent as another
 }
@@ -91,6 +94,7 @@ func (n *Network) Traffic() Traffic {
 	if last := t.last.Load(); last != 0 {
 		r.Last = time.Unix(0, last)
 	}
+	r.Opened, r.Accepted = n.flows.begun(outward)+n.flows.begun(datagrams), n.flows.begun(inward)
 	r.Connections, r.Inbound, r.Flows = n.flows.count(outward), n.flows.count(inward), n.flows.count(datagrams)
 	return r
 }

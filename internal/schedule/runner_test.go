@@ -117,8 +117,9 @@ func TestDowntime(t *testing.T) {
 		w.takes = time.Minute
 		r, stop := begin(t, w)
 		add(t, r, parse(t, "*/10 * * * *", "UTC"), "often")
+		time.Sleep(time.Millisecond) // ids are in the order of time
 		add(t, r, parse(t, "5 0 * * *", "UTC"), "daily")
-		time.Sleep(5*time.Minute + 10*time.Second)
+		time.Sleep(5*time.Minute + 10*time.Second - time.Millisecond)
 		stop()
 		w.wantRuns(t, "00:05:00 inst-1 daily")
 		time.Sleep(30 * time.Minute)

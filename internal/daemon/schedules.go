@@ -1,0 +1,155 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/frame"
+	"github.com/xfeldman/aegisvm/internal/instance"
+	"github.com/xfeldman/aegisvm/internal/logattr"
+	"github.com/xfeldman/aegisvm/internal/schedule"
+)
+
+// openSchedules makes the schedules of the instances there are. They begin with follow.
+func (d *daemon) openSchedules(ctx context.Context, s schedule.Store) {
+	d.schedules = schedule.New(schedule.Config{Store: s, Instances: scheduled{d.set}, Agents: d.agents(), Log: d.Log})
+	if err := d.schedules.Load(ctx); err != nil {
+		d.Log.ErrorContext(ctx, "some schedules cannot be read", logattr.Err(err)) // the others go on
+	}
+}
+
+// runSchedules does what is due from now on.
+func (d *daemon) runSchedules(ctx context.Context) {
+	changes, stop := d.set.Watch()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	followed, ran := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(followed)
+		d.schedules.Follow(changes)
+	}()
+	go func() {
+		defer close(ran)
+		d.schedules.Run(ctx)
+	}()
+	d.parts.push("schedules", func(context.Context) error {
+		cancel()
+		stop()
+		<-followed
+		<-ran
+		return nil
+	})
+}
+
+// scheduled is the core as schedules see it. It implements schedule.Instances.
+type scheduled struct{ set *instance.Set }
+
+// Start implements schedule.Instances.
+func (s scheduled) Start(ctx context.Context, id instance.ID, command []string) (schedule.Running, error) {
+	x, err := s.set.Exec(ctx, string(id), instance.ExecSpec{Command: command})
+	if err != nil {
+		return nil, err
+	}
+	return scheduledExec{ctx, x}, nil
+}
+
+// Note implements schedule.Instances.
+func (s scheduled) Note(id instance.ID, line string) { s.set.Note(string(id), line) }
+
+// scheduledExec is a command that nobody watches: its output is in the instance's log.
+type scheduledExec struct {
+	ctx context.Context //nolint:containedctx // of the Runner
+	*instance.Exec
+}
+
+// ID implements schedule.Running.
+func (x scheduledExec) ID() string { return string(x.Exec.ID()) }
+
+// Wait implements schedule.Running.
+func (x scheduledExec) Wait() (status int, err error) {
+	stop := context.AfterFunc(x.ctx, func() { _ = x.Close() }) // Wait closes it too
+	defer stop()
+	defer func() { err = errors.Join(err, x.Close()) }()
+	for {
+		f, err := x.Recv()
+		switch {
+		case x.ctx.Err() != nil:
+			return 0, context.Cause(x.ctx)
+		case errors.Is(err, io.EOF):
+			return 0, fault.New(fault.Unavailable, "it ended without a status").By(fault.Guest)
+		case err != nil:
+			return 0, err
+		case f.Type == frame.Exit:
+			n, err := f.Status()
+			return int(n), err
+		}
+	}
+}
+
+// Tether brings frames to agents. It stores them, and wakes the instance.
+type Tether interface {
+	Send(ctx context.Context, id instance.ID, f api.Frame) error
+}
+
+// agents is the instances that have an agent, as schedules see them. It implements
+// schedule.Agents.
+type agents struct {
+	set    *instance.Set
+	has    func(instance.View) bool
+	tether Tether
+}
+
+// agents returns nil in a daemon without a tether: no message would reach an agent.
+func (d *daemon) agents() schedule.Agents {
+	if d.tether == nil {
+		return nil
+	}
+	return agents{d.set, d.hasAgent, d.tether}
+}
+
+// List implements schedule.Agents.
+func (a agents) List() []instance.ID {
+	var ids []instance.ID
+	for _, v := range a.set.List() {
+		if a.has(v) {
+			ids = append(ids, v.ID)
+		}
+	}
+	return ids
+}
+
+// CronFile implements schedule.Agents.
+func (a agents) CronFile(id instance.ID) (_ []byte, err error) {
+	files, err := a.set.Files(string(id))
+	if err == nil {
+		defer func() { err = errors.Join(err, files.Close()) }()
+		var b []byte
+		if b, err = files.Read(schedule.CronFile); err == nil {
+			return b, nil
+		}
+	}
+	if fault.KindOf(err) == fault.NotFound { // no workspace yet, or no such file
+		return nil, nil
+	}
+	return nil, err
+}
+
+// Send implements schedule.Agents.
+func (a agents) Send(ctx context.Context, id instance.ID, f api.Frame) error {
+	v, err := a.set.Get(string(id))
+	if err != nil {
+		return err
+	}
+	if !v.Enabled {
+		return fault.New(fault.Conflict, "%s is disabled", v.Spec.Handle)
+	}
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	return a.tether.Send(ctx, id, f)
+}
+
+// sendTimeout keeps an instance that does not wake from stopping the messages of others.
+const sendTimeout = 2 * time.Minute
