@@ -61,7 +61,15 @@ func (t *traffic) received(ip []byte) {
 			return
 		}
 	}
-	t.outBytes.Add(uint64(len(ip)))
+	t.crossedOut(len(ip))
+}
+
+// received6 counts the IPv6 packet ip, which the guest sent. The gateway listens on no port
+// of IPv6.
+func (t *traffic) received6(ip []byte) { t.crossedOut(len(ip)) }
+
+func (t *traffic) crossedOut(size int) {
+	t.outBytes.Add(uint64(size)) //nolint:gosec // of a packet
 	t.outPackets.Add(1)
 	t.last.Store(time.Now().UnixNano())
 }
@@ -72,6 +80,11 @@ func (t *traffic) sent(network, transport []byte, size int) {
 	if hasPorts(h) && h.SourceAddress() == gatewayAddr && len(transport) >= 4 && t.isOwn(binary.BigEndian.Uint16(transport)) {
 		return
 	}
+	t.crossedIn(size)
+}
+
+// crossedIn counts a packet for the guest, of size bytes with its Ethernet header.
+func (t *traffic) crossedIn(size int) {
 	t.inBytes.Add(uint64(size - header.EthernetMinimumSize)) //nolint:gosec // a frame has a header
 	t.inPackets.Add(1)
 	t.last.Store(time.Now().UnixNano())
