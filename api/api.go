@@ -67,11 +67,15 @@ type RunRequest struct {
 	// Workspace is what stands at /workspace: the name of a workspace, which is made on
 	// demand, or an absolute path of the host's, which exists; "" is a folder that goes
 	// with the instance. Mounts are other folders.
-	Workspace         string   `json:"workspace,omitempty"`
-	WorkspaceReadOnly bool     `json:"workspace_read_only,omitempty"`
-	Mounts            []Mount  `json:"mounts,omitempty"`
-	Stdin             bool     `json:"stdin,omitempty"`
-	TTY               *Winsize `json:"tty,omitempty"`
+	Workspace         string  `json:"workspace,omitempty"`
+	WorkspaceReadOnly bool    `json:"workspace_read_only,omitempty"`
+	Mounts            []Mount `json:"mounts,omitempty"`
+	// PauseAfterS and StopAfterS are as in CreateRequest, but nil is never. The command holds
+	// its VM awake.
+	PauseAfterS *int64   `json:"pause_after_s,omitempty"`
+	StopAfterS  *int64   `json:"stop_after_s,omitempty"`
+	Stdin       bool     `json:"stdin,omitempty"`
+	TTY         *Winsize `json:"tty,omitempty"`
 }
 
 // Winsize is the size of a terminal in characters.

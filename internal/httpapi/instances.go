@@ -141,23 +141,19 @@ func createSpec(req api.CreateRequest) (instance.Spec, error) {
 		ImageRef: req.ImageRef, Pull: req.Pull, MemoryMB: req.MemoryMB, VCPUs: req.VCPUs, DiskMB: req.DiskMB,
 		Expose: req.Expose, Egress: req.Egress, AllowHosts: req.AllowHosts,
 		Workspace: req.Workspace, WorkspaceReadOnly: req.WorkspaceReadOnly, Mounts: req.Mounts,
+		PauseAfterS: req.PauseAfterS, StopAfterS: req.StopAfterS,
 	})
 	if err != nil {
 		return instance.Spec{}, err
 	}
 	spec.Ephemeral = false
-	spec.PauseAfter, spec.StopAfter = defaultPauseAfter, defaultStopAfter
+	if req.PauseAfterS == nil {
+		spec.PauseAfter = defaultPauseAfter
+	}
+	if req.StopAfterS == nil {
+		spec.StopAfter = defaultStopAfter
+	}
 	spec.IdlePolicy = instance.IdlePolicy(req.IdlePolicy)
-	pause, stop, err := idleTimes(req.PauseAfterS, req.StopAfterS)
-	if err != nil {
-		return instance.Spec{}, err
-	}
-	if pause != nil {
-		spec.PauseAfter = *pause
-	}
-	if stop != nil {
-		spec.StopAfter = *stop
-	}
 	return spec, nil
 }
 
