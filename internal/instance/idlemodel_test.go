@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -281,13 +282,14 @@ func TestIdleModel(t *testing.T) {
 		seeds, days = 50, 10
 	}
 	for seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.Itoa(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { idleDays(t, uint64(seed), days) })
 		})
 	}
 }
 
 func idleDays(t *testing.T, seed uint64, days int) {
+	t.Helper()
 	w := &modelWorld{stubWorld: newStubWorld(), rand: rand.New(rand.NewPCG(seed, 1))}
 	w.runs, w.execs = 1000*time.Hour, 90*time.Second
 	world := w.world()
@@ -313,9 +315,10 @@ func idleDays(t *testing.T, seed uint64, days int) {
 				t.Fatal(err)
 			}
 			machines, _ := w.left()
-			if v.State == Stopped {
+			switch v.State { //nolint:exhaustive // the others are seldom seen
+			case Stopped:
 				slept++
-			} else if v.State == Running {
+			case Running:
 				woke++
 			}
 			if err := w.model.judge(v, machines); err != nil {

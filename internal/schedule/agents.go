@@ -91,7 +91,7 @@ func (r *Runner) readAgent(ctx context.Context, id instance.ID, a *agent) {
 	if a.marks == nil {
 		marks, err := r.conf.Store.LoadMarks(ctx, id)
 		if err != nil {
-			r.log.Error("load an agent's schedules", logattr.Instance(id), logattr.Err(err))
+			r.log.ErrorContext(ctx, "load an agent's schedules", logattr.Instance(id), logattr.Err(err))
 			return
 		}
 		r.mu.Lock()
@@ -108,18 +108,18 @@ func (r *Runner) readAgent(ctx context.Context, id instance.ID, a *agent) {
 	}
 	a.sum = sum
 	if err != nil {
-		r.complain(id, err)
+		r.complain(ctx, id, err)
 		return
 	}
 	var good []Reminder
 	if len(bytes.TrimSpace(b)) > 0 {
 		var bad []error
 		if good, bad, err = parseCronFile(b); err != nil {
-			r.complain(id, err)
+			r.complain(ctx, id, err)
 			return
 		}
 		if len(bad) > 0 {
-			r.complain(id, fmt.Errorf("%d entries cannot be used; the first: %w", len(bad), bad[0]))
+			r.complain(ctx, id, fmt.Errorf("%d entries cannot be used; the first: %w", len(bad), bad[0]))
 		}
 	}
 	if r.adopt(a, good) {
@@ -128,8 +128,8 @@ func (r *Runner) readAgent(ctx context.Context, id instance.ID, a *agent) {
 }
 
 // complain tells once what is wrong with a file: it is read again when it has changed.
-func (r *Runner) complain(id instance.ID, err error) {
-	r.log.Warn("an agent's schedules", logattr.Instance(id), logattr.Err(err))
+func (r *Runner) complain(ctx context.Context, id instance.ID, err error) {
+	r.log.WarnContext(ctx, "an agent's schedules", logattr.Instance(id), logattr.Err(err))
 	r.conf.Instances.Note(id, fmt.Sprintf("%s: %v", CronFile, err))
 }
 
@@ -162,7 +162,7 @@ func (r *Runner) saveMarks(ctx context.Context, id instance.ID, a *agent) {
 	marks := maps.Clone(a.marks)
 	r.mu.Unlock()
 	if err := r.conf.Store.SaveMarks(ctx, id, marks); err != nil {
-		r.log.Error("remember an agent's schedules", logattr.Instance(id), logattr.Err(err))
+		r.log.ErrorContext(ctx, "remember an agent's schedules", logattr.Instance(id), logattr.Err(err))
 	}
 }
 
@@ -213,7 +213,7 @@ func (r *Runner) remind(ctx context.Context, id instance.ID, a *agent, reminders
 			return
 		}
 		if err != nil {
-			r.log.Warn("an agent was not reminded", logattr.Instance(id), logattr.Schedule(n.ID), logattr.Err(err))
+			r.log.WarnContext(ctx, "an agent was not reminded", logattr.Instance(id), logattr.Schedule(n.ID), logattr.Err(err))
 			r.tell(id, ID(n.ID), "not sent: %v", err)
 		}
 		r.mu.Lock()

@@ -39,10 +39,10 @@ func (w *world) sent() string {
 	return strings.Join(ids, " ")
 }
 
-func (w *world) write(id instance.ID, file string) {
+func (w *world) write(file string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.files[id] = file
+	w.files["inst-1"] = file
 }
 
 const midnight = 946684800 // of 2000-01-01, UTC
@@ -96,7 +96,7 @@ func TestFileChanges(t *testing.T) {
 		r, stop := begin(t, w)
 		defer stop()
 		time.Sleep(time.Second)
-		w.write("inst-1", "["+entry("a", "*/2 * * * *", "")+"]")
+		w.write("[" + entry("a", "*/2 * * * *", "") + "]")
 		changes := make(chan instance.Change, 1)
 		changes <- instance.Change{ID: "inst-1", To: instance.Paused}
 		close(changes)
@@ -105,17 +105,17 @@ func TestFileChanges(t *testing.T) {
 		if list, _ := r.Reminders("inst-1"); len(list) != 1 {
 			t.Errorf("%v after a pause", list)
 		}
-		w.write("inst-1", `[{"id":`)
+		w.write(`[{"id":`)
 		time.Sleep(5 * time.Minute)
 		w.wantNote(t, "is not a JSON list", 1)
 		if got := w.sent(); strings.Count(got, "cron-a-") != 2 {
 			t.Errorf("sent %s", got)
 		}
-		w.write("inst-1", "denied")
+		w.write("denied")
 		time.Sleep(5 * time.Minute)
 		w.wantNote(t, "a link leads out", 1)
 		// What is new begins now, and one that has changed too.
-		w.write("inst-1", "["+entry("a", "*/5 * * * *", "")+","+entry("b", "0 * * * *", "")+","+entry("c c", "* * * * *", "")+"]")
+		w.write("[" + entry("a", "*/5 * * * *", "") + "," + entry("b", "0 * * * *", "") + "," + entry("c c", "* * * * *", "") + "]")
 		time.Sleep(61 * time.Second)
 		w.sent()
 		w.wantNote(t, "1 entries cannot be used; the first: entry 3", 1)
@@ -123,7 +123,7 @@ func TestFileChanges(t *testing.T) {
 		if got := w.sent(); strings.Count(got, "cron-a-") != 2 || strings.Contains(got, "cron-b") {
 			t.Errorf("sent %s", got)
 		}
-		w.write("inst-1", "")
+		w.write("")
 		time.Sleep(2 * time.Minute)
 		if len(w.marks["inst-1"]) != 0 {
 			t.Errorf("marks %v are left", w.marks)

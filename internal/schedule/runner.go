@@ -264,7 +264,7 @@ func (r *Runner) run(ctx context.Context, id ID, due, missed time.Time) {
 	}
 	if e.When.cron == nil {
 		if err := r.conf.Store.DeleteSchedule(context.WithoutCancel(ctx), id); err != nil {
-			r.log.Error("forget a schedule", logattr.Schedule(id), logattr.Err(err))
+			r.log.ErrorContext(ctx, "forget a schedule", logattr.Schedule(id), logattr.Err(err))
 		}
 		r.drop(id)
 	}
@@ -289,7 +289,7 @@ func (r *Runner) change(ctx context.Context, id ID, how func(*Entry)) (e Entry, 
 	}
 	// It goes on without: at worst a run is repeated after a crash.
 	if err := r.conf.Store.UpdateSchedule(ctx, e); err != nil {
-		r.log.Error("remember a schedule", logattr.Schedule(id), logattr.Err(err))
+		r.log.ErrorContext(ctx, "remember a schedule", logattr.Schedule(id), logattr.Err(err))
 	}
 	return e, true
 }
@@ -302,7 +302,7 @@ func (r *Runner) execute(ctx context.Context, e Entry) (exec, result string) {
 		r.drop(e.ID) // with its instance
 		return "", ""
 	case err != nil:
-		r.log.Warn("a schedule did not run", logattr.Instance(e.Instance), logattr.Schedule(e.ID), logattr.Err(err))
+		r.log.WarnContext(ctx, "a schedule did not run", logattr.Instance(e.Instance), logattr.Schedule(e.ID), logattr.Err(err))
 		r.tell(e.Instance, e.ID, "not run: %v", err)
 		return "", "not run: " + err.Error()
 	}
@@ -310,7 +310,7 @@ func (r *Runner) execute(ctx context.Context, e Entry) (exec, result string) {
 	status, err := running.Wait()
 	switch {
 	case err != nil:
-		r.log.Warn("a schedule was cut off", logattr.Instance(e.Instance), logattr.Schedule(e.ID), logattr.Err(err))
+		r.log.WarnContext(ctx, "a schedule was cut off", logattr.Instance(e.Instance), logattr.Schedule(e.ID), logattr.Err(err))
 		result = "cut off: " + err.Error()
 	case status != 0:
 		result = fmt.Sprintf("exit %d", status)

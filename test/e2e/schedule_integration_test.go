@@ -79,7 +79,7 @@ func TestRunIsHeld(t *testing.T) {
 	h := newHost(t)
 	begun := time.Now()
 	seconds := stress(7, 200)
-	r := h.try("run", "--pause-after", fmt.Sprint(stress(1, 5)), "--stop-after", "1s", "--", "sh", "-c", fmt.Sprintf("sleep %d; echo well", seconds))
+	r := h.try("run", "--pause-after", stress("1s", "5s"), "--stop-after", "1s", "--", "sh", "-c", fmt.Sprintf("sleep %d; echo well", seconds))
 	if r.status != 0 || r.stdout != "well\n" || time.Since(begun) < time.Duration(seconds)*time.Second {
 		t.Errorf("after %v: %+v", time.Since(begun), r)
 	}
