@@ -125,6 +125,7 @@ func TestFileChanges(t *testing.T) {
 		}
 		w.write("")
 		time.Sleep(2 * time.Minute)
+		synctest.Wait()
 		if len(w.marks["inst-1"]) != 0 {
 			t.Errorf("marks %v are left", w.marks)
 		}

@@ -39,6 +39,7 @@ func TestRuns(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		w.wantRuns(t)
+		synctest.Wait()
 		if len(w.entries) != 0 {
 			t.Errorf("stored: %v", w.entries)
 		}
@@ -59,6 +60,7 @@ func TestOnce(t *testing.T) {
 		}
 		time.Sleep(2 * time.Hour)
 		w.wantRuns(t, "00:30:00 inst-1 date")
+		synctest.Wait()
 		if list, _ := r.List("inst-1"); len(list) != 0 || len(w.entries) != 0 {
 			t.Errorf("left: %v, %v", list, w.entries)
 		}
