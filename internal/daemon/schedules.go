@@ -122,16 +122,21 @@ func (a agents) List() []instance.ID {
 }
 
 // CronFile implements schedule.Agents.
-func (a agents) CronFile(id instance.ID) (_ []byte, err error) {
-	files, err := a.set.Files(string(id))
+func (a agents) CronFile(id instance.ID) ([]byte, error) {
+	return readCronFile(func() (instance.Files, error) { return a.set.Files(string(id)) })
+}
+
+// readCronFile returns nil where there is no workspace yet, or no such file in it.
+func readCronFile(open func() (instance.Files, error)) (_ []byte, err error) {
+	files, err := open()
 	if err == nil {
 		defer func() { err = errors.Join(err, files.Close()) }()
 		var b []byte
-		if b, err = files.Read(schedule.CronFile); err == nil {
+		if b, err = files.ReadAtMost(schedule.CronFile, schedule.MaxCronFile); err == nil {
 			return b, nil
 		}
 	}
-	if fault.KindOf(err) == fault.NotFound { // no workspace yet, or no such file
+	if fault.KindOf(err) == fault.NotFound {
 		return nil, nil
 	}
 	return nil, err
