@@ -73,8 +73,12 @@ type RunRequest struct {
 	// Kit and Capabilities are as in CreateRequest.
 	Kit          string        `json:"kit,omitempty"`
 	Capabilities *Capabilities `json:"capabilities,omitempty"`
-	Stdin        bool          `json:"stdin,omitempty"`
-	TTY          *Winsize      `json:"tty,omitempty"`
+	// PauseAfterS and StopAfterS are as in CreateRequest, but nil is never. The command holds
+	// its VM awake.
+	PauseAfterS *int64   `json:"pause_after_s,omitempty"`
+	StopAfterS  *int64   `json:"stop_after_s,omitempty"`
+	Stdin       bool     `json:"stdin,omitempty"`
+	TTY         *Winsize `json:"tty,omitempty"`
 }
 
 // Winsize is the size of a terminal in characters.

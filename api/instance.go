@@ -107,6 +107,8 @@ type InstanceInfo struct {
 	ExposePorts    []int    `json:"expose_ports"`   // of the guest
 	Egress         string   `json:"egress"`         // what it may reach: "none", "public", "all"
 	AllowHosts     []string `json:"allow_hosts,omitempty"`
+	Traffic        Traffic  `json:"traffic"`
+	Denials        []Denial `json:"denials,omitempty"` // the last attempts that were refused, oldest first
 	Why            string   `json:"why,omitempty"`     // why it is stopped
 	Trouble        string   `json:"trouble,omitempty"` // what its VM suffers from this host, and what to do
 	Holds          []Hold   `json:"holds"`             // what keeps it awake

@@ -17,7 +17,8 @@ it is stopped. Commands take its handle, which is its name, or its id.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newInstanceStart(a), newInstanceList(a), newInstanceInfo(a), newInstanceTree(a), newInstancePrune(a),
-		newInstanceExpose(a), newInstanceUnexpose(a), newInstanceSecrets(a),
+		newInstanceExpose(a), newInstanceUnexpose(a), newInstanceSecrets(a), newInstanceSet(a),
+		newInstanceSchedule(a), newInstanceSchedules(a), newInstanceUnschedule(a),
 		newInstanceFork(a), newInstanceSnapshot(a), newInstanceRestore(a))
 	for _, c := range changes {
 		cmd.AddCommand(newInstanceChange(a, c))

@@ -84,6 +84,12 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 	if i.Egress != "public" || len(i.AllowHosts) > 0 {
 		lines = append(lines, [2]string{"egress", strings.Join(append([]string{i.Egress}, i.AllowHosts...), ", ")})
 	}
+	if t := i.Traffic; t != (api.Traffic{}) {
+		lines = append(lines, [2]string{"network", trafficText(t)})
+	}
+	for _, d := range i.Denials {
+		lines = append(lines, [2]string{"denied", d.Text + ", " + spanText(now.Sub(d.TS)) + " ago"})
+	}
 	if i.ActiveConnections > 0 {
 		lines = append(lines, [2]string{"connections", strconv.Itoa(i.ActiveConnections)})
 	}
@@ -102,6 +108,28 @@ func kitText(i api.InstanceInfo) string {
 		text += ", its programs run beside it"
 	}
 	return text
+}
+
+func trafficText(t api.Traffic) string {
+	text := fmt.Sprintf("%v and %d connections in, %v and %d out", bytesText(t.BytesIn), t.ConnectionsIn, bytesText(t.BytesOut), t.ConnectionsOut)
+	if t.Denied > 0 {
+		text += fmt.Sprintf(", %d denied", t.Denied)
+	}
+	return text
+}
+
+// bytesText rounds a number of bytes for people.
+func bytesText(n uint64) string {
+	units := []string{"B", "kB", "MB", "GB", "TB"}
+	f := float64(n)
+	for f >= 1000 && len(units) > 1 {
+		f /= 1000
+		units = units[1:]
+	}
+	if units[0] == "B" || f >= 100 {
+		return fmt.Sprintf("%.0f %s", f, units[0])
+	}
+	return fmt.Sprintf("%.1f %s", f, units[0])
 }
 
 func workspaceText(i api.InstanceInfo) string {

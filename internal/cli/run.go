@@ -16,6 +16,8 @@ type runOptions struct {
 	spec        specFlags
 	interactive bool
 	tty         bool
+	pauseAfter  spanFlag
+	stopAfter   spanFlag
 }
 
 func newRun(a *app) *cobra.Command {
@@ -59,6 +61,8 @@ command line is wrong.`,
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "forward stdin to the command")
 	f.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
 	o.spec.add(f)
+	f.Var(&o.pauseAfter, "pause-after", "pause the VM when nothing has held it awake for `DURATION`; the command does (default never)")
+	f.Var(&o.stopAfter, "stop-after", "save the memory and end the VM when it has been paused for `DURATION` (default never)")
 	return cmd
 }
 
@@ -74,6 +78,7 @@ func (o *runOptions) run(ctx context.Context, command []string) error {
 		Capabilities: o.spec.rights.rights,
 		Expose:       o.spec.expose.requests(), Egress: o.spec.egress, AllowHosts: o.spec.allow,
 		Workspace: o.spec.folders.workspace, WorkspaceReadOnly: o.spec.folders.readOnly, Mounts: o.spec.folders.mounts,
+		PauseAfterS: o.pauseAfter.wholeSeconds(), StopAfterS: o.stopAfter.wholeSeconds(),
 		Stdin: s.stdin, TTY: s.size(),
 	}
 	if o.tty {

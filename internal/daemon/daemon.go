@@ -28,6 +28,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/paths"
 	"github.com/xfeldman/aegisvm/internal/presence"
 	"github.com/xfeldman/aegisvm/internal/router"
+	"github.com/xfeldman/aegisvm/internal/schedule"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/store"
 	"github.com/xfeldman/aegisvm/internal/tether"
@@ -110,7 +111,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	failed := d.serve(ln)
 	// Before what they talk to; of a daemon that does not come this far, they end later.
 	parts.push("sidecars", func(context.Context) error { return d.kits.sidecars.Close() })
-	followClock(ctx, o, d.set, parts)
+	d.runSchedules(ctx)
+	followClock(ctx, o, d.set, d.timers.Poke, parts)
 	info := d.driver.Info()
 	o.Log.InfoContext(ctx, "serving", logattr.Version(buildinfo.Version()), logattr.PID(os.Getpid()),
 		logattr.Driver(info.Name), logattr.Accel(info.Accel), logattr.Why(info.Why))
@@ -133,9 +135,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 }
 
-// followClock sets the guests' clocks whenever the host's jumps. Where that cannot be seen
+// followClock sets the guests' clocks, and calls jumped, whenever the host's jumps. Where that cannot be seen
 // the daemon goes on without.
-func followClock(ctx context.Context, o Options, set *instance.Set, parts *stack) {
+func followClock(ctx context.Context, o Options, set *instance.Set, jumped func(), parts *stack) {
 	clock, err := hostclock.New()
 	if err != nil {
 		o.Log.WarnContext(ctx, "the clock is not watched", logattr.Err(err))
@@ -149,6 +151,7 @@ func followClock(ctx context.Context, o Options, set *instance.Set, parts *stack
 			select {
 			case <-clock.Jumps():
 				o.Log.InfoContext(ctx, "the clock of the host has jumped")
+				jumped()
 				set.SetClocks(ctx)
 			case <-ctx.Done():
 				return
@@ -228,6 +231,7 @@ type daemon struct {
 	guests  *guestapi.Server
 	kits    *kits
 	tether  *tether.Tether
+	timers  *schedule.Runner
 	router  string // address of the HTTP router, or ""
 }
 
@@ -306,6 +310,7 @@ func (d *daemon) build(ctx context.Context) error {
 		d.Tether(d.tether)
 	}
 	d.parts.push("tether", func(context.Context) error { d.tether.Close(); return nil }) // where the start fails
+	d.openSchedules(ctx, db)
 	return nil
 }
 
@@ -331,6 +336,7 @@ func (d *daemon) serve(ln net.Listener) <-chan error {
 		Images:    d.images,
 		Kits:      d.kits,
 		Tether:    d.tether,
+		Schedules: d.timers,
 		Status:    d.status,
 		Shutdown:  d.leaving.withAll,
 		Metrics:   numbers.Handler(),

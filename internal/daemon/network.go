@@ -3,6 +3,7 @@ package daemon
 import (
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/instance"
@@ -20,24 +21,30 @@ func (networks) Check(e instance.Egress) error {
 }
 
 // Open implements instance.Networks.
-func (n networks) Open(id instance.ID, spec instance.Spec, tell func(string)) (instance.Network, error) {
+func (n networks) Open(id instance.ID, spec instance.Spec, denied func(instance.Denial)) (instance.Network, error) {
 	policy, err := policyOf(spec.Egress)
 	if err != nil {
 		return nil, err
 	}
 	stack, err := netstack.New(netstack.Config{
 		Policy: policy,
-		Denied: func(d netstack.Denial) { tell(d.String()) },
-		Log:    n.log.With(logattr.Instance(id)),
+		Denied: func(d netstack.Denial) {
+			denied(instance.Denial{Time: time.Now(), Text: d.String(), Allow: d.Allow})
+		},
+		Log: n.log.With(logattr.Instance(id)),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return network{stack}, nil
+	return network{stack, n.log}, nil
 }
 
 // network is a netstack.Network as the core wants it.
-type network struct{ *netstack.Network }
+type network struct {
+	*netstack.Network
+
+	log *slog.Logger
+}
 
 // Attach implements instance.Network. That the connection has ended is no news: so has
 // the machine.
@@ -45,8 +52,25 @@ func (n network) Attach(conn net.Conn) { _ = n.Network.Attach(conn) }
 
 // Crossed implements instance.Network.
 func (n network) Crossed() uint64 {
-	t := n.Traffic()
+	t := n.Network.Traffic()
 	return t.In.Bytes + t.Out.Bytes
+}
+
+// Traffic implements instance.Network.
+func (n network) Traffic() instance.Traffic {
+	t := n.Network.Traffic()
+	return instance.Traffic{InBytes: t.In.Bytes, OutBytes: t.Out.Bytes, Accepted: t.Accepted, Opened: t.Opened, Denied: t.Denied}
+}
+
+// SetEgress implements instance.Network. One that was not checked leaves all as it was.
+func (n network) SetEgress(e instance.Egress) {
+	policy, err := policyOf(e)
+	if err == nil {
+		err = n.SetPolicy(policy)
+	}
+	if err != nil {
+		n.log.Error("change what a guest may reach", logattr.Err(err))
+	}
 }
 
 func policyOf(e instance.Egress) (netstack.Policy, error) {

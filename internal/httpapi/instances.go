@@ -35,6 +35,7 @@ type Instances interface {
 	Delete(ctx context.Context, ref string) error
 	Expose(ctx context.Context, ref string, e instance.Expose) (instance.Expose, error)
 	Unexpose(ctx context.Context, ref string, guestPort uint16) error
+	Adjust(ctx context.Context, ref string, c instance.Settings) (instance.View, error)
 	Prune(ctx context.Context, age time.Duration) ([]instance.ID, error)
 	Exec(ctx context.Context, ref string, spec instance.ExecSpec) (*instance.Exec, error)
 	Lines(ctx context.Context, ref string, q instance.LogQuery) (iter.Seq2[instance.LogLine, error], error)
@@ -144,31 +145,21 @@ func createSpec(req api.CreateRequest) (instance.Spec, error) {
 		Expose: req.Expose, Egress: req.Egress, AllowHosts: req.AllowHosts,
 		Workspace: req.Workspace, WorkspaceReadOnly: req.WorkspaceReadOnly, Mounts: req.Mounts,
 		Kit: req.Kit, Capabilities: req.Capabilities,
+		PauseAfterS: req.PauseAfterS, StopAfterS: req.StopAfterS,
 	})
 	if err != nil {
 		return instance.Spec{}, err
 	}
 	spec.Ephemeral = false
-	spec.PauseAfter, spec.StopAfter = defaultPauseAfter, defaultStopAfter
-	spec.IdlePolicy = instance.IdlePolicy(req.IdlePolicy)
-	for _, p := range []struct {
-		name string
-		from *int64
-		to   *time.Duration
-	}{{"pause_after_s", req.PauseAfterS, &spec.PauseAfter}, {"stop_after_s", req.StopAfterS, &spec.StopAfter}} {
-		if p.from == nil {
-			continue
-		}
-		if *p.from < 0 || *p.from > maxSeconds {
-			return instance.Spec{}, fault.New(fault.Invalid, "%s cannot be %d", p.name, *p.from)
-		}
-		*p.to = time.Duration(*p.from) * time.Second
+	if req.PauseAfterS == nil {
+		spec.PauseAfter = defaultPauseAfter
 	}
+	if req.StopAfterS == nil {
+		spec.StopAfter = defaultStopAfter
+	}
+	spec.IdlePolicy = instance.IdlePolicy(req.IdlePolicy)
 	return spec, nil
 }
-
-// maxSeconds keeps spans in seconds from overflowing when they become durations.
-const maxSeconds = 1 << 31
 
 // listInstances answers GET /v1/instances.
 func (s *Server) listInstances(w http.ResponseWriter, r *http.Request) error {
@@ -217,6 +208,11 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	s.answer(w, r, http.StatusOK, s.infoOf(v))
+	return nil
+}
+
+func (s *Server) infoOf(v instance.View) api.InstanceInfo {
 	status := s.conf.Status()
 	info := api.InstanceInfo{
 		Instance: instanceOf(v), ImageID: v.Spec.Base.ID, Hibernated: v.Hibernated,
@@ -234,6 +230,7 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 	for _, e := range v.Spec.Expose {
 		info.ExposePorts = append(info.ExposePorts, int(e.Guest))
 	}
+	info.Traffic, info.Denials = trafficOf(v.Traffic()), denialsOf(v.Denials())
 	for _, h := range v.Holds {
 		info.Holds = append(info.Holds, api.Hold{Owner: h.Owner, Since: h.Since})
 	}
@@ -241,8 +238,7 @@ func (s *Server) instanceInfo(w http.ResponseWriter, r *http.Request) error {
 		info.Trouble = err.Error() + "; " + fault.HintOf(err)
 	}
 	info.MemoryUsed, info.DiskUsed = usage(v.Memory), usage(v.DiskUse)
-	s.answer(w, r, http.StatusOK, info)
-	return nil
+	return info
 }
 
 // egressOf returns the mode that is in force.

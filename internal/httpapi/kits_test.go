@@ -23,6 +23,7 @@ type kitted struct {
 func (k kitted) Get(ref string) (instance.View, error) {
 	v := instance.View{Record: instance.Record{ID: "inst-1", Spec: instance.Spec{Handle: ref}}}
 	v.Memory, v.DiskUse = func() (size.Bytes, error) { return 0, nil }, func() (size.Bytes, error) { return 0, nil }
+	v.Traffic, v.Denials = func() instance.Traffic { return instance.Traffic{} }, func() []instance.Denial { return nil }
 	v.Trouble, v.Busy = func() error { return nil }, func() string { return "" }
 	switch ref {
 	case "bot":

@@ -87,7 +87,11 @@ func specOf(req api.RunRequest) (instance.Spec, error) {
 	if err != nil {
 		return instance.Spec{}, err
 	}
-	return instance.Spec{
+	pause, stop, err := idleTimes(req.PauseAfterS, req.StopAfterS)
+	if err != nil {
+		return instance.Spec{}, err
+	}
+	spec := instance.Spec{
 		Expose:  expose,
 		Egress:  instance.Egress{Mode: req.Egress, Allow: req.AllowHosts},
 		Folders: foldersOf(req.Workspace, req.WorkspaceReadOnly, req.Mounts),
@@ -109,7 +113,14 @@ func specOf(req api.RunRequest) (instance.Spec, error) {
 		Ephemeral: true,
 		Stdin:     req.Stdin,
 		TTY:       req.TTY,
-	}, nil
+	}
+	if pause != nil {
+		spec.PauseAfter = *pause
+	}
+	if stop != nil {
+		spec.StopAfter = *stop
+	}
+	return spec, nil
 }
 
 // upgrade answers 101 and takes the connection out of HTTP's hands.

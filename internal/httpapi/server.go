@@ -40,6 +40,7 @@ type Config struct {
 	Images    Images
 	Kits      Kits // nil knows none
 	Tether    Tether
+	Schedules Schedules
 	Status    func() api.Status
 	// Shutdown begins to end the daemon, with all instances: they are put to sleep, or
 	// stopped if stop is set. It returns at once.

@@ -53,6 +53,7 @@ type actor struct {
 	doors   doors
 	idle    *idle
 	lease   leasing
+	ledger  ledger
 	busy    atomic.Pointer[string] // what the guest does by itself; nil is nothing
 }
 

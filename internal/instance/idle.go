@@ -42,6 +42,7 @@ type idle struct {
 	timer *time.Timer        // when nothing but time counts
 	quiet chan struct{}      // closed when the guest has been quiet for its time; nil while nobody watches it
 	stop  context.CancelFunc // of who watches
+	armed bool               // nothing but time and the guest keeps it from sleeping
 }
 
 func newIdle() *idle {
@@ -54,25 +55,27 @@ func newIdle() *idle {
 func (i *idle) disarm() {
 	i.timer.Stop()
 	i.stop()
-	i.quiet = nil
+	i.quiet, i.armed = nil, false
 }
 
 // armIdle starts the time after which the instance falls deeper asleep, if there is
 // one for its state.
 func (a *actor) armIdle() {
 	a.idle.disarm()
-	switch a.snap.State { //nolint:exhaustive // it is not idle in others
+	a.idle.armed = true
+	spec := &a.record.Spec // its settings change while it lives
+	switch a.snap.State {  //nolint:exhaustive // it is not idle in others
 	case Running:
-		switch after := a.spec.PauseAfter; {
+		switch after := spec.PauseAfter; {
 		case after == 0:
-		case a.spec.IdlePolicy == LeasesOnly:
+		case spec.IdlePolicy == LeasesOnly:
 			a.idle.timer.Reset(after)
 		default:
 			a.watchGuest(after)
 		}
 	case Paused:
 		// Only a save keeps what is in memory.
-		if after := a.spec.StopAfter; after > 0 && a.world.Driver.Info().Abilities.Save {
+		if after := spec.StopAfter; after > 0 && a.world.Driver.Info().Abilities.Save {
 			a.idle.timer.Reset(after)
 		}
 	}

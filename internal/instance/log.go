@@ -114,3 +114,10 @@ func (s *Set) Lines(ctx context.Context, ref string, q LogQuery) (iter.Seq2[LogL
 		}
 	}, nil
 }
+
+// Note writes a line of AegisVM's own into an instance's log, if there is such an instance.
+func (s *Set) Note(ref, line string) {
+	if a, err := s.find(ref); err == nil {
+		a.remark("%s", line)
+	}
+}

@@ -13,9 +13,9 @@ type Networks interface {
 	// Check says what is wrong with e.
 	Check(e Egress) error
 
-	// Open makes the network of one machine. tell is called with lines for the
-	// instance's log, such as what the guest was denied; it may take its time.
-	Open(id ID, spec Spec, tell func(line string)) (Network, error)
+	// Open makes the network of one machine. denied is called with what the guest was
+	// refused; it may take its time.
+	Open(id ID, spec Spec, denied func(Denial)) (Network, error)
 }
 
 // Egress says what a guest may reach outside of its own network.
@@ -57,6 +57,13 @@ type Network interface {
 	// has with the gateway itself: the workspace, DNS.
 	Crossed() uint64
 
+	// Traffic is what has crossed it, and what was refused.
+	Traffic() Traffic
+
+	// SetEgress changes what the guest may reach, to what Networks.Check allows. Connections
+	// that it may not have any more are cut.
+	SetEgress(e Egress)
+
 	// Close ends the network with all its connections, and waits for what it started.
 	// A Dial after it fails.
 	Close() error
@@ -67,14 +74,19 @@ func (a *actor) plug(ctx context.Context, l *live) error {
 	if a.world.Networks == nil {
 		return nil
 	}
-	n, err := a.world.Networks.Open(a.id, a.spec, func(line string) { a.remark("%s", line) })
+	spec := a.spec
+	spec.Egress = a.view.Load().Spec.Egress
+	n, err := a.world.Networks.Open(a.id, spec, a.denied)
 	if err != nil {
 		return fmt.Errorf("network of %s: %w", a.id, err)
 	}
 	b := l.current()
 	l.equip(b, n)
+	a.ledger.opened(n)
+	n.SetEgress(a.view.Load().Spec.Egress) // it may have changed before the actor could see n
 	a.ops.Go(func() {
 		l.unfurnished(a.outlast(l, b))
+		a.ledger.closed(n)
 		_ = n.Close() // its connections end with the machine anyway
 	})
 	conn, err := b.machine.AttachNetwork(ctx)
@@ -106,3 +118,9 @@ func (l *live) network() (Network, error) {
 }
 
 var errNoNetwork = fault.New(fault.Unavailable, "the VM has no network")
+
+// denied tells of something that the guest was refused.
+func (a *actor) denied(d Denial) {
+	a.ledger.deny(d)
+	a.remark("%s", d.Text)
+}

@@ -63,11 +63,11 @@ func (s *stubNets) left() (nets, conns int) {
 
 func (s *stubNets) Check(Egress) error { return nil }
 
-func (s *stubNets) Open(id ID, _ Spec, _ func(string)) (Network, error) {
+func (s *stubNets) Open(id ID, spec Spec, denied func(Denial)) (Network, error) {
 	if s.openErr != nil {
 		return nil, s.openErr
 	}
-	n := &stubNet{of: s, dir: string(id), conns: map[*stubConn]bool{}, over: make(chan struct{})}
+	n := &stubNet{of: s, dir: string(id), egress: spec.Egress, denied: denied, conns: map[*stubConn]bool{}, over: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.nets[n] = true
@@ -132,6 +132,22 @@ type stubNet struct {
 	conns map[*stubConn]bool
 	once  sync.Once
 	over  chan struct{}
+
+	egress  Egress       // guarded by of.mu
+	denied  func(Denial) // by its guest
+	traffic Traffic      // guarded by of.mu
+}
+
+func (n *stubNet) Traffic() Traffic {
+	n.of.mu.Lock()
+	defer n.of.mu.Unlock()
+	return n.traffic
+}
+
+func (n *stubNet) SetEgress(e Egress) {
+	n.of.mu.Lock()
+	defer n.of.mu.Unlock()
+	n.egress = e
 }
 
 func (n *stubNet) Attach(card net.Conn) { _ = card.Close() }

@@ -32,6 +32,10 @@ type View struct {
 	thaw func(context.Context) error
 	// Busy says what the guest does that keeps it awake without a hold, or is "".
 	Busy func() string
+	// Traffic counts what has crossed its network since the daemon began, and Denials are the
+	// last attempts that were refused, oldest first.
+	Traffic func() Traffic
+	Denials func() []Denial
 	// Trouble tells what its machine has suffered from the host, or nil.
 	Trouble func() error
 }
@@ -80,6 +84,7 @@ func (a *actor) refresh() {
 	v := &View{
 		Record: a.record, State: a.snap.outward(), Hibernated: a.snap.Hibernated, Goal: a.snap.Goal, Barred: a.snap.Barred,
 		Memory: noMemory, Trouble: noTrouble, Busy: a.busyWith,
+		Traffic: a.ledger.traffic, Denials: a.ledger.denials,
 	}
 	if a.world.Workspaces != nil {
 		v.Workspace = a.world.Workspaces.Dir(a.id, a.spec.Folders)

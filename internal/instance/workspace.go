@@ -106,6 +106,7 @@ type Workspace interface {
 type Files interface {
 	Tree(path string) ([]Entry, error)
 	Read(path string) ([]byte, error)
+	ReadAtMost(path string, bytes int64) ([]byte, error) // and fault.TooLarge is of these
 	Write(path string, r io.Reader) error
 	PutBlob(r io.Reader) (Blob, error)
 	Close() error

@@ -66,3 +66,6 @@ func Image(name string) slog.Attr { return slog.String("image", name) }
 
 // Parent is the id of the instance that started another.
 func Parent[S ~string](id S) slog.Attr { return slog.String("parent", string(id)) }
+
+// Schedule is the id of a schedule.
+func Schedule[T ~string](id T) slog.Attr { return slog.String("schedule", string(id)) }

@@ -20,7 +20,7 @@ func (g *Ground) furnish(ctx context.Context, m vmm.Machine, link instance.Guest
 	}
 	// It has the name of an instance, and goes the way of its leftovers if this process dies.
 	id := instance.NewID()
-	n, err := g.networks.Open(id, instance.Spec{Egress: instance.Egress{Mode: "none"}}, func(string) {})
+	n, err := g.networks.Open(id, instance.Spec{Egress: instance.Egress{Mode: "none"}}, func(instance.Denial) {})
 	if err != nil {
 		return stop, fmt.Errorf("network of a template: %w", err)
 	}

@@ -102,7 +102,7 @@ type networksOf struct {
 	*house
 }
 
-func (h networksOf) Open(_ instance.ID, s instance.Spec, _ func(string)) (instance.Network, error) {
+func (h networksOf) Open(_ instance.ID, s instance.Spec, _ func(instance.Denial)) (instance.Network, error) {
 	return &homeNetwork{house: h.house}, h.note("network " + s.Egress.Mode)
 }
 

@@ -54,12 +54,17 @@ var (
 	holds     = prometheus.NewDesc("aegis_instance_holds", "Reasons for an instance to be awake.", []string{"id", "handle"}, nil)
 	memory    = prometheus.NewDesc("aegis_instance_memory_bytes", "Memory of the host that an instance takes, shared pages by its share.",
 		[]string{"id", "handle"}, nil)
-	disk = prometheus.NewDesc("aegis_instance_disk_bytes", "Disk of the host that an instance's files take.", []string{"id", "handle"}, nil)
+	bytes = prometheus.NewDesc("aegis_instance_network_bytes_total", "Bytes over an instance's network card, without its workspace and DNS.",
+		[]string{"id", "handle", "direction"}, nil)
+	connections = prometheus.NewDesc("aegis_instance_connections_total", "Connections to an instance's ports (in) and to the outside (out).",
+		[]string{"id", "handle", "direction"}, nil)
+	denied = prometheus.NewDesc("aegis_instance_egress_denied_total", "Attempts of an instance that its egress policy refused.", []string{"id", "handle"}, nil)
+	disk   = prometheus.NewDesc("aegis_instance_disk_bytes", "Disk of the host that an instance's files take.", []string{"id", "handle"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (census) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{instances, holds, memory, disk} {
+	for _, d := range []*prometheus.Desc{instances, holds, memory, disk, bytes, connections, denied} {
 		out <- d
 	}
 }
@@ -71,6 +76,15 @@ func (c census) Collect(out chan<- prometheus.Metric) {
 		states[v.State.Wire()]++
 		id, handle := string(v.ID), v.Spec.Handle
 		out <- prometheus.MustNewConstMetric(holds, prometheus.GaugeValue, float64(len(v.Holds)), id, handle)
+		t := v.Traffic()
+		count := func(d *prometheus.Desc, n uint64, labels ...string) {
+			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), append([]string{id, handle}, labels...)...)
+		}
+		count(bytes, t.InBytes, "in")
+		count(bytes, t.OutBytes, "out")
+		count(connections, t.Accepted, "in")
+		count(connections, t.Opened, "out")
+		count(denied, t.Denied)
 		// What cannot be measured now, such as a machine that has just ended, is left out.
 		if n, err := v.Memory(); err == nil {
 			out <- prometheus.MustNewConstMetric(memory, prometheus.GaugeValue, float64(n), id, handle)

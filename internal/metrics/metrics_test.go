@@ -15,9 +15,12 @@ import (
 
 func TestMetrics(t *testing.T) {
 	v := instance.View{
-		Record:  instance.Record{ID: "inst-1", Spec: instance.Spec{Handle: "web"}},
-		State:   instance.Paused,
-		Memory:  func() (size.Bytes, error) { return 5 * size.MiB, nil },
+		Record: instance.Record{ID: "inst-1", Spec: instance.Spec{Handle: "web"}},
+		State:  instance.Paused,
+		Memory: func() (size.Bytes, error) { return 5 * size.MiB, nil },
+		Traffic: func() instance.Traffic {
+			return instance.Traffic{InBytes: 1, OutBytes: 2, Accepted: 3, Opened: 4, Denied: 5}
+		},
 		DiskUse: func() (size.Bytes, error) { return 0, errors.New("just deleted") },
 	}
 	m := New(func() []instance.View { return []instance.View{v} })
@@ -32,6 +35,9 @@ func TestMetrics(t *testing.T) {
 		`aegis_instances{state="paused"} 1`, `aegis_instances{state="running"} 0`,
 		`aegis_instance_memory_bytes{handle="web",id="inst-1"} 5.24288e+06`,
 		`aegis_state_changes_total{to="pausing",why="idle"} 1`,
+		`aegis_instance_network_bytes_total{direction="out",handle="web",id="inst-1"} 2`,
+		`aegis_instance_connections_total{direction="in",handle="web",id="inst-1"} 3`,
+		`aegis_instance_egress_denied_total{handle="web",id="inst-1"} 5`,
 		`aegis_instance_holds{handle="web",id="inst-1"} 0`, "process_open_fds", "go_goroutines",
 	} {
 		if !strings.Contains(body, want) {

@@ -60,7 +60,7 @@ func (n *Network) newConn(wq *waiter.Queue, ep tcpip.Endpoint, left func()) *con
 }
 
 func tcpAddr(a tcpip.Address, port uint16) net.Addr {
-	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4(a.As4()), port))
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(addrOf(a), port))
 }
 
 // LocalAddr implements net.Conn. It is known after the end too.

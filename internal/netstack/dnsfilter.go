@@ -34,7 +34,7 @@ func (n *Network) sift(p Policy, q dnsmessage.Question, answers []dnsmessage.Res
 			addr = netip.AddrFrom16(body.AAAA)
 		}
 		if addr.IsValid() {
-			if addresses++; addresses > maxAnswers || !n.answerable(p, name, addr) {
+			if addresses++; addresses > maxAnswers || !n.answerable(p, name, addr) || addr.Is6() && !n.routable(addr) {
 				continue
 			}
 			r.Header.TTL = min(r.Header.TTL, uint32(maxPin/time.Second))
@@ -70,9 +70,9 @@ func chain(name string, answers []dnsmessage.Resource) map[string]bool {
 // it if not.
 func (n *Network) answerable(p Policy, name string, addr netip.Addr) bool {
 	host, err := n.host.has(addr)
-	s := gradeOf(addr)
+	s := n.gradeOf(addr)
 	switch {
-	case subnet.Contains(addr.Unmap()), err != nil:
+	case subnet.Contains(addr.Unmap()), subnet6.Contains(addr), err != nil:
 	case s.grade == global && !host, p.Mode == All && s.grade <= local:
 		return true
 	default:
@@ -89,6 +89,6 @@ func (n *Network) answerable(p Policy, name string, addr netip.Addr) bool {
 // nameable reports whether the guest may know the names of addr.
 func (n *Network) nameable(p Policy, addr netip.Addr) bool {
 	host, err := n.host.has(addr)
-	g := gradeOf(addr).grade
+	g := n.gradeOf(addr).grade
 	return err == nil && (g == global && !host || p.Mode == All && g <= local)
 }

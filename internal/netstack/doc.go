@@ -7,8 +7,8 @@
 // Every VM has a network of its own with the same addresses: the guest is Guest, and
 // Gateway is its router, its name server and whatever else listens there through
 // Network.Listen. Nobody else is on it, so a clone needs nothing reconfigured, and
-// machines do not reach each other. The stack speaks IPv4, as the guest does; the
-// rules know IPv6 addresses, because names and hosts have them.
+// machines do not reach each other. There are addresses of IPv6 too, Guest6 and
+// Gateway6; the gateway listens on its address of IPv4 only, and Dial uses the guest's.
 //
 // # What a packet meets
 //
@@ -18,7 +18,7 @@
 //   - the link (attach.go, frame.go) reads frames from the VMM's connection, and
 //     writes those of a bounded queue to it. The stack never waits for a guest: what
 //     does not fit into the queue is lost, as on any wire, and TCP sends it again;
-//   - the door (door.go) answers ARP by itself, and drops what has another sender than
+//   - the door (door.go, door6.go) answers ARP and NDP by itself, and drops what has another sender than
 //     the guest. The stack behind it keeps no table of neighbours that could be filled;
 //   - the policy (policy.go, special.go, pin.go) decides at the first packet of a flow,
 //     before any handshake: a denied TCP connection is reset, a denied datagram

@@ -7,10 +7,12 @@ import (
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 )
 
 // admit decides what becomes of a frame that the guest sent, and takes it over. The
-// stack gets IPv4 packets from the guest's own address only: for any other it would
+// stack gets packets from the guest's own address only: for any other it would
 // have to keep what a guest can make up.
 func (n *Network) admit(frame *buffer.View) {
 	b := frame.AsSlice()
@@ -25,7 +27,16 @@ func (n *Network) admit(frame *buffer.View) {
 		} else if n.forStack(ip) {
 			n.nic.learn(eth[header.EthernetAddressSize:][:header.EthernetAddressSize])
 			n.traffic.received(ip)
-			n.nic.deliver(frame)
+			n.nic.deliver(ipv4.ProtocolNumber, frame)
+			return
+		}
+	case header.IPv6ProtocolNumber:
+		if ip, ok := guestPacket6(payload); !ok {
+			n.traffic.dropped.Add(1)
+		} else if n.forStack6(eth, ip) {
+			n.nic.learn(eth[header.EthernetAddressSize:][:header.EthernetAddressSize])
+			n.traffic.received6(ip)
+			n.nic.deliver(ipv6.ProtocolNumber, frame)
 			return
 		}
 	}

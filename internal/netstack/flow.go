@@ -74,6 +74,7 @@ type flows struct {
 	empty  sync.Cond // the last has ended
 	all    map[*flow]struct{}
 	counts [kinds]int
+	ever   [kinds]uint64
 	closed error
 }
 
@@ -98,6 +99,7 @@ func (s *flows) begin(k kind, limit int, dst netip.AddrPort, names []string) (*f
 	f.ctx, f.cancel = context.WithCancelCause(s.ctx)
 	s.all[f] = struct{}{}
 	s.counts[k]++
+	s.ever[k]++
 	return f, nil
 }
 
@@ -147,4 +149,11 @@ func (s *flows) count(k kind) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.counts[k]
+}
+
+// begun returns how many flows of a kind there have ever been.
+func (s *flows) begun(k kind) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ever[k]
 }

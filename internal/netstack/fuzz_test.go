@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"github.com/xfeldman/aegisvm/internal/netstack/netstacktest"
@@ -84,6 +85,14 @@ func FuzzAdmit(f *testing.F) {
 	}
 	f.Add(netstacktest.Frame(header.ARPProtocolNumber, make([]byte, header.ARPSize)))
 	f.Add(netstacktest.Frame(header.IPv6ProtocolNumber, make([]byte, 60)))
+	for _, to := range []netip.Addr{netip.MustParseAddr(site6), Gateway6, netip.MustParseAddr("ff02::1:ff00:1"), netip.MustParseAddr("::ffff:10.0.0.1")} {
+		f.Add(packet6(to, header.TCPProtocolNumber, append([]byte{0, 9, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2}, make([]byte, 6)...)))
+		f.Add(packet6(to, header.UDPProtocolNumber, []byte{0, 9, 0, 53, 0, 9, 0, 0, 1}))
+		f.Add(packet6(to, header.ICMPv6ProtocolNumber, append([]byte{byte(header.ICMPv6NeighborSolicit), 0, 0, 0, 0, 0, 0, 0}, Gateway6.AsSlice()...)))
+		f.Add(packet6(to, header.ICMPv6ProtocolNumber, []byte{byte(header.ICMPv6EchoRequest), 0, 0, 0, 0, 0, 0, 0}))
+		f.Add(packet6(to, 0, []byte{6, 0, 0, 0, 0, 0, 0, 0}))  // hop-by-hop options
+		f.Add(packet6(to, 44, []byte{6, 0, 0, 1, 0, 0, 0, 7})) // a fragment
+	}
 	n, err := New(Config{
 		Log: slog.New(slog.DiscardHandler), Resolver: newNames(), Policy: Policy{Mode: None}, Dial: (&world{}).dial,
 		HostAddrs: func() ([]netip.Addr, error) { return nil, nil },
@@ -104,6 +113,15 @@ func FuzzAdmit(f *testing.F) {
 			t.Fatalf("%+v", got)
 		}
 	})
+}
+
+// packet6 is a frame with a packet of IPv6 from the guest.
+func packet6(to netip.Addr, next tcpip.TransportProtocolNumber, payload []byte) []byte {
+	b := make([]byte, header.IPv6MinimumSize)
+	header.IPv6(b).Encode(&header.IPv6Fields{
+		PayloadLength: uint16(len(payload)), TransportProtocol: next, HopLimit: 64, SrcAddr: guestAddr6, DstAddr: tcpip.AddrFrom16(to.As16()),
+	})
+	return netstacktest.Frame(header.IPv6ProtocolNumber, append(b, payload...))
 }
 
 // An answer is a message for the one who asked.
@@ -151,7 +169,7 @@ func FuzzUnpackAnswer(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
-	n := &Network{pins: newPins(4), denials: newDenials(1), host: hostAddrs{list: func() ([]netip.Addr, error) { return nil, nil }}}
+	n := &Network{pins: newPins(4), denials: newDenials(1), routable: func(netip.Addr) bool { return true }, host: hostAddrs{list: func() ([]netip.Addr, error) { return nil, nil }}}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := unpackAnswer(b, 7, q)
 		if err != nil {

@@ -15,9 +15,9 @@ func (n *Network) judge(dst netip.AddrPort, names []string) (Denial, bool) {
 	if len(names) > 0 {
 		d.Name = names[len(names)-1]
 	}
-	if subnet.Contains(addr) {
+	if subnet.Contains(addr) || subnet6.Contains(addr) {
 		d.Reason = "nothing else is on the network of a VM"
-		if addr == Gateway {
+		if addr == Gateway || addr == Gateway6 {
 			d.Reason = "nothing listens there on the gateway"
 		}
 		return d, false
@@ -27,7 +27,7 @@ func (n *Network) judge(dst netip.AddrPort, names []string) (Denial, bool) {
 		d.Reason = "the addresses of the host are not known: " + err.Error()
 		return d, false
 	}
-	s := gradeOf(addr)
+	s := n.gradeOf(addr)
 	if p.admits(dst, s, host, names) {
 		return Denial{}, true
 	}

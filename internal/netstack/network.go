@@ -13,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -31,6 +32,16 @@ var (
 
 	gatewayAddr = tcpip.AddrFrom4(Gateway.As4())
 	guestAddr   = tcpip.AddrFrom4(Guest.As4())
+
+	// Its addresses of IPv6 are unique local ones (RFC 4193): programs prefer IPv4 for names
+	// that have both (RFC 6724).
+	Gateway6 = netip.MustParseAddr("fd61:6567:6973::1")
+	Guest6   = netip.MustParseAddr("fd61:6567:6973::2")
+
+	subnet6 = netip.MustParsePrefix("fd61:6567:6973::/64")
+
+	gatewayAddr6 = tcpip.AddrFrom16(Gateway6.As16())
+	guestAddr6   = tcpip.AddrFrom16(Guest6.As16())
 )
 
 // MTU is the largest IP packet on the wire, in bytes. With it a TCP connection is
@@ -66,6 +77,15 @@ type Config struct {
 	// nil asks the kernel.
 	HostAddrs func() ([]netip.Addr, error)
 
+	// HostNets lists the prefixes of IPv6 on whose links the host is: neighbours with public
+	// addresses are its own network all the same. It is asked as HostAddrs is. nil asks the
+	// kernel.
+	HostNets func() ([]netip.Prefix, error)
+
+	// Routable reports whether this host could send to an address of IPv6 at all; answers
+	// with others are dropped, or programs would try them first. nil asks the kernel.
+	Routable func(netip.Addr) bool
+
 	Limits Limits
 	Log    *slog.Logger
 }
@@ -77,6 +97,7 @@ type Network struct {
 	dial     DialFunc
 	resolver Resolver
 	denied   func(Denial)
+	routable func(netip.Addr) bool
 
 	ctx    context.Context //nolint:containedctx // the life of the network; Close ends it
 	cancel context.CancelCauseFunc
@@ -108,7 +129,7 @@ func New(c Config) (*Network, error) {
 	n := &Network{
 		log: c.Log, limits: limits, dial: c.Dial, resolver: c.Resolver, denied: c.Denied,
 		pins: newPins(limits.Pins), denials: newDenials(limits.Denials),
-		host: hostAddrs{list: c.HostAddrs},
+		host: hostAddrs{list: c.HostAddrs, nets: c.HostNets}, routable: c.Routable,
 	}
 	if n.dial == nil {
 		n.dial = new(net.Dialer).DialContext
@@ -118,6 +139,12 @@ func New(c Config) (*Network, error) {
 	}
 	if n.host.list == nil {
 		n.host.list = interfaceAddrs
+	}
+	if n.host.nets == nil {
+		n.host.nets = interfaceNets
+	}
+	if n.routable == nil {
+		n.routable = hasRoute
 	}
 	n.policy.Store(c.Policy.clone())
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
@@ -143,29 +170,32 @@ func (n *Network) build() error {
 		// What a guest sends to loopback is refused like anything else, not swallowed.
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			ipv4.NewProtocolWithOptions(ipv4.Options{AllowExternalLoopbackTraffic: true}),
+			ipv6.NewProtocolWithOptions(ipv6.Options{AllowExternalLoopbackTraffic: true}), // without MLD, DAD and routers
 		},
-		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 	})
 	err := firstError(
 		func() tcpip.Error { return tune(n.stack, n.limits) },
 		func() tcpip.Error { return n.stack.CreateNIC(nicID, n.nic) },
-		func() tcpip.Error {
-			return n.stack.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
-				Protocol:          ipv4.ProtocolNumber,
-				AddressWithPrefix: tcpip.AddressWithPrefix{Address: gatewayAddr, PrefixLen: subnet.Bits()},
-			}, stack.AddressProperties{})
-		},
+		func() tcpip.Error { return n.addAddress(ipv4.ProtocolNumber, gatewayAddr, subnet.Bits()) },
+		func() tcpip.Error { return n.addAddress(ipv6.ProtocolNumber, gatewayAddr6, subnet6.Bits()) },
 		func() tcpip.Error { return n.stack.SetPromiscuousMode(nicID, true) },
 		func() tcpip.Error { return n.stack.SetSpoofing(nicID, true) },
 	)
 	if err != nil {
 		return fmt.Errorf("make a network stack: %s", err)
 	}
-	n.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nicID}})
+	n.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nicID}, {Destination: header.IPv6EmptySubnet, NIC: nicID}})
 	n.tcp = tcp.NewForwarder(n.stack, tcpBufferMin, n.limits.Opening, n.forward)
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, n.handleTCP)
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, n.handleUDP)
 	return nil
+}
+
+func (n *Network) addAddress(protocol tcpip.NetworkProtocolNumber, addr tcpip.Address, bits int) tcpip.Error {
+	return n.stack.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
+		Protocol: protocol, AddressWithPrefix: tcpip.AddressWithPrefix{Address: addr, PrefixLen: bits},
+	}, stack.AddressProperties{})
 }
 
 func firstError(steps ...func() tcpip.Error) tcpip.Error {

@@ -67,8 +67,8 @@ func (c *nic) learn(mac []byte) {
 	}
 }
 
-// deliver hands the IPv4 packet in frame to the stack. It takes over frame.
-func (c *nic) deliver(frame *buffer.View) {
+// deliver hands the packet in frame to the stack. It takes over frame.
+func (c *nic) deliver(protocol tcpip.NetworkProtocolNumber, frame *buffer.View) {
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(frame)})
 	defer pkt.DecRef()
 	if _, ok := pkt.LinkHeader().Consume(header.EthernetMinimumSize); !ok {
@@ -79,7 +79,7 @@ func (c *nic) deliver(frame *buffer.View) {
 	d := c.dispatcher
 	c.mu.Unlock()
 	if d != nil {
-		d.DeliverNetworkPacket(ipv4.ProtocolNumber, pkt)
+		d.DeliverNetworkPacket(protocol, pkt)
 	}
 }
 
@@ -103,6 +103,8 @@ func (c *nic) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 		}
 		if pkt.NetworkProtocolNumber == ipv4.ProtocolNumber {
 			c.traffic.sent(pkt.NetworkHeader().Slice(), pkt.TransportHeader().Slice(), pkt.Size())
+		} else {
+			c.traffic.crossedIn(pkt.Size())
 		}
 	}
 	return pkts.Len(), nil

@@ -105,6 +105,8 @@ func start(tb testing.TB, change ...func(*Config)) *rig {
 	c := Config{
 		Dial: r.world.dial, Log: slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 		HostAddrs: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("8.20.30.40")}, nil },
+		HostNets:  func() ([]netip.Prefix, error) { return []netip.Prefix{netip.MustParsePrefix("2a02:b0b::/64")}, nil },
+		Routable:  func(netip.Addr) bool { return true },
 		Denied: func(d Denial) {
 			r.mu.Lock()
 			r.denials = append(r.denials, d)

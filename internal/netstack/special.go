@@ -56,6 +56,7 @@ var specials = []special{
 	at("::/96", "IPv4-compatible", machine),
 	at("::ffff:0:0:0/96", "IPv4-translated", machine),
 	at("64:ff9b:1::/48", "local translation", local),
+	at("64:ff9b::/96", "translation to IPv4", local), // whatever translates it is the host's network's
 	at("100::/64", "discarded", local),
 	at("100:0:0:1::/64", "dummy", local),
 	at("2001:1::1/128", "port control anycast", global),
@@ -123,4 +124,16 @@ func gradeOf(a netip.Addr) special {
 		}
 	}
 	return outer
+}
+
+// gradeOf returns the range that decides about a on this host: public addresses on its own
+// links are its own network.
+func (n *Network) gradeOf(a netip.Addr) special {
+	s := gradeOf(a)
+	if s.grade == global {
+		if link, ok := n.host.near(a); ok {
+			return special{link, "the network of this host", local}
+		}
+	}
+	return s
 }

@@ -62,7 +62,12 @@ func (n *Network) bufferSize() int64 {
 
 // addrPort is the gateway's side of a flow: where the guest wants to go.
 func addrPort(id stack.TransportEndpointID) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4(id.LocalAddress.As4()), id.LocalPort)
+	return netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort)
+}
+
+func addrOf(a tcpip.Address) netip.Addr {
+	addr, _ := netip.AddrFromSlice(a.AsSlice()) // of 4 or 16 bytes
+	return addr
 }
 
 // handleTCP gets what no connection and no listener takes. False answers it with RST.

@@ -24,6 +24,9 @@ type Traffic struct {
 	Inbound     int // made by Dial
 	Flows       int // UDP
 
+	Opened   uint64 // connections and flows to the outside that were begun since New
+	Accepted uint64 // connections that Dial has begun since New
+
 	Denied  uint64 // connections, datagrams' flows and names that were refused
 	Dropped uint64 // frames that the guest did not take in time, or sent as another
 }
@@ -58,7 +61,15 @@ func (t *traffic) received(ip []byte) {
 			return
 		}
 	}
-	t.outBytes.Add(uint64(len(ip)))
+	t.crossedOut(len(ip))
+}
+
+// received6 counts the IPv6 packet ip, which the guest sent. The gateway listens on no port
+// of IPv6.
+func (t *traffic) received6(ip []byte) { t.crossedOut(len(ip)) }
+
+func (t *traffic) crossedOut(size int) {
+	t.outBytes.Add(uint64(size)) //nolint:gosec // of a packet
 	t.outPackets.Add(1)
 	t.last.Store(time.Now().UnixNano())
 }
@@ -69,6 +80,11 @@ func (t *traffic) sent(network, transport []byte, size int) {
 	if hasPorts(h) && h.SourceAddress() == gatewayAddr && len(transport) >= 4 && t.isOwn(binary.BigEndian.Uint16(transport)) {
 		return
 	}
+	t.crossedIn(size)
+}
+
+// crossedIn counts a packet for the guest, of size bytes with its Ethernet header.
+func (t *traffic) crossedIn(size int) {
 	t.inBytes.Add(uint64(size - header.EthernetMinimumSize)) //nolint:gosec // a frame has a header
 	t.inPackets.Add(1)
 	t.last.Store(time.Now().UnixNano())
@@ -91,6 +107,7 @@ func (n *Network) Traffic() Traffic {
 	if last := t.last.Load(); last != 0 {
 		r.Last = time.Unix(0, last)
 	}
+	r.Opened, r.Accepted = n.flows.begun(outward)+n.flows.begun(datagrams), n.flows.begun(inward)
 	r.Connections, r.Inbound, r.Flows = n.flows.count(outward), n.flows.count(inward), n.flows.count(datagrams)
 	return r
 }

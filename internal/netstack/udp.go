@@ -14,12 +14,13 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 )
 
 const (
-	maxDatagram = 65507 // of IPv4
+	maxDatagram = 65507 // of IPv4, and less than of IPv6
 
 	// What the guest sends faster than the outside takes it waits here, all flows
 	// together.
@@ -171,6 +172,10 @@ func (n *Network) inbound(f *udpFlow, out net.Conn) {
 
 // refused tells the guest that nobody listens where it sent to.
 func (n *Network) refused(id stack.TransportEndpointID) {
+	if id.LocalAddress.Len() == header.IPv6AddressSize {
+		n.refused6(id)
+		return
+	}
 	ip := header.IPv4(make([]byte, header.IPv4MinimumSize+header.UDPMinimumSize))
 	ip.Encode(&header.IPv4Fields{
 		TotalLength: uint16(len(ip)), TTL: 64, Protocol: uint8(udp.ProtocolNumber), //nolint:gosec // 28
@@ -183,9 +188,25 @@ func (n *Network) refused(id stack.TransportEndpointID) {
 	n.unreachable(ip, header.ICMPv4PortUnreachable)
 }
 
+func (n *Network) refused6(id stack.TransportEndpointID) {
+	ip := header.IPv6(make([]byte, header.IPv6MinimumSize+header.UDPMinimumSize))
+	ip.Encode(&header.IPv6Fields{
+		PayloadLength: header.UDPMinimumSize, TransportProtocol: udp.ProtocolNumber, HopLimit: 64,
+		SrcAddr: id.RemoteAddress, DstAddr: id.LocalAddress,
+	})
+	header.UDP(ip[header.IPv6MinimumSize:]).Encode(&header.UDPFields{
+		SrcPort: id.RemotePort, DstPort: id.LocalPort, Length: header.UDPMinimumSize,
+	})
+	n.unreachable6(ip, header.ICMPv6PortUnreachable)
+}
+
 // datagram sends b to the guest, from where it sent to.
 func (n *Network) datagram(id stack.TransportEndpointID, b []byte) {
-	r, err := n.stack.FindRoute(nicID, id.LocalAddress, id.RemoteAddress, ipv4.ProtocolNumber, false)
+	protocol := ipv4.ProtocolNumber
+	if id.LocalAddress.Len() == header.IPv6AddressSize {
+		protocol = ipv6.ProtocolNumber
+	}
+	r, err := n.stack.FindRoute(nicID, id.LocalAddress, id.RemoteAddress, protocol, false)
 	if err != nil {
 		return
 	}

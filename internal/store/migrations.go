@@ -65,4 +65,23 @@ var migrations = []string{
 		seq        INTEGER NOT NULL,
 		PRIMARY KEY (instance, channel)
 	) STRICT, WITHOUT ROWID;`,
+	// 5: schedules, of users and of agents. Times as above.
+	`CREATE TABLE schedules (
+		id          TEXT PRIMARY KEY,
+		instance_id TEXT NOT NULL REFERENCES instances (id) ON DELETE CASCADE,
+		cron        TEXT NOT NULL,             -- an expression, or empty
+		zone        TEXT NOT NULL,             -- of the expression; empty is the host's
+		at          TEXT NOT NULL,             -- the one moment, or empty
+		command     TEXT NOT NULL,             -- JSON
+		created_at  TEXT NOT NULL,
+		last        TEXT NOT NULL,             -- up to when it has been dealt with
+		ran_at      TEXT NOT NULL,
+		exec_id     TEXT NOT NULL,
+		result      TEXT NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX schedules_of ON schedules (instance_id);
+	CREATE TABLE schedule_marks (
+		instance_id TEXT PRIMARY KEY REFERENCES instances (id) ON DELETE CASCADE,
+		marks       TEXT NOT NULL              -- JSON: up to when each entry of the agent's has been dealt with
+	) STRICT, WITHOUT ROWID;`,
 }

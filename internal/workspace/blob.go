@@ -42,7 +42,7 @@ func (f *Files) PutBlob(r io.Reader) (instance.Blob, error) {
 	if err := f.writable(); err != nil {
 		return instance.Blob{}, err
 	}
-	b, err := limited(r, "the picture")
+	b, err := limited(r, "the picture", MaxFile)
 	if err != nil {
 		return instance.Blob{}, err
 	}

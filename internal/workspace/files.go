@@ -202,27 +202,31 @@ func (f *Files) open(p string, flags int, mode os.FileMode) (*os.File, fs.FileIn
 	return file, fi, nil
 }
 
-// Read returns the contents of the file at p.
-func (f *Files) Read(p string) ([]byte, error) {
+// Read returns the contents of the file at p, of at most MaxFile bytes.
+func (f *Files) Read(p string) ([]byte, error) { return f.ReadAtMost(p, MaxFile) }
+
+// ReadAtMost returns the contents of the file at p. One of more bytes is fault.TooLarge, and
+// is not read.
+func (f *Files) ReadAtMost(p string, limit int64) ([]byte, error) {
 	file, fi, err := f.open(p, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }() // only read
-	if fi.Size() > MaxFile {
-		return nil, fault.New(fault.TooLarge, "%q has %d bytes, at most %d can be read", p, fi.Size(), int64(MaxFile)).WithHint("use: aegis cp")
+	if fi.Size() > limit {
+		return nil, fault.New(fault.TooLarge, "%q has %d bytes, at most %d can be read", p, fi.Size(), limit).WithHint("use: aegis cp")
 	}
-	return limited(file, p)
+	return limited(file, p, limit)
 }
 
 // limited reads everything, if it is not too much.
-func limited(r io.Reader, what string) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, MaxFile+1))
+func limited(r io.Reader, what string, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(b) > MaxFile {
-		return nil, fault.New(fault.TooLarge, "%q is over %d bytes", what, int64(MaxFile)).WithHint("use: aegis cp")
+	if int64(len(b)) > limit {
+		return nil, fault.New(fault.TooLarge, "%q is over %d bytes", what, limit).WithHint("use: aegis cp")
 	}
 	return b, nil
 }
@@ -246,7 +250,7 @@ func (f *Files) Write(p string, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	b, err := limited(r, p)
+	b, err := limited(r, p, MaxFile)
 	if err != nil {
 		return err
 	}

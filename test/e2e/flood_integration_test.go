@@ -55,7 +55,7 @@ print(done)
 // TestNetworkFlood: a guest that floods its network costs the daemon bounded memory, and no
 // other guest its service; nor itself, when it has stopped.
 func TestNetworkFlood(t *testing.T) {
-	newInternet(t, "8.8.4.4", map[string]string{"example.test": "93.184.216.34"})
+	newInternet(t, "8.8.4.4", "2a00:1450::1", map[string]string{"example.test": "93.184.216.34"})
 	h := newHost(t)
 	url := h.teller("quiet")
 	h.ok("instance", "start", "--name", "noisy", "--memory", "256", "--", "sleep", "100000")

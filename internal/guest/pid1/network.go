@@ -53,10 +53,13 @@ func setUpNetwork() error {
 			return fmt.Errorf("set %s of eth0: %w", a.addr, err)
 		}
 	}
+	if err := prepareIPv6("eth0"); err != nil {
+		return err
+	}
 	if err := up(fd, "eth0"); err != nil {
 		return err
 	}
-	return addDefaultRoute(fd)
+	return errors.Join(addDefaultRoute(fd), setUpIPv6("eth0"))
 }
 
 func setMTU(fd int, name string) error {

@@ -139,6 +139,9 @@ func TestRtentryLayout(t *testing.T) {
 	if size := rtentrySize; size != 120 {
 		t.Errorf("struct rtentry has %d bytes, the kernel's 120", size)
 	}
+	if ifreq, rtmsg := in6IfreqSize, in6RtmsgSize; ifreq != 24 || rtmsg != 80 {
+		t.Errorf("struct in6_ifreq and in6_rtmsg have %d and %d bytes, the kernel's 24 and 80", ifreq, rtmsg)
+	}
 }
 
 func TestParseDiag(t *testing.T) {

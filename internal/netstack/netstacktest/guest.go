@@ -23,6 +23,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -40,8 +41,10 @@ const (
 )
 
 var (
-	self    = netip.MustParseAddr("192.168.127.2")
-	gateway = netip.MustParseAddr("192.168.127.1")
+	self     = netip.MustParseAddr("192.168.127.2")
+	gateway  = netip.MustParseAddr("192.168.127.1")
+	self6    = netip.MustParseAddr("fd61:6567:6973::2")
+	gateway6 = netip.MustParseAddr("fd61:6567:6973::1")
 )
 
 // Guest is a machine on the network. Its methods may be called together.
@@ -87,8 +90,9 @@ func Start(tb testing.TB, conn net.Conn) *Guest {
 		stack: stack.New(stack.Options{
 			NetworkProtocols: []stack.NetworkProtocolFactory{
 				ipv4.NewProtocolWithOptions(ipv4.Options{AllowExternalLoopbackTraffic: true}), arp.NewProtocol,
+				ipv6.NewProtocolWithOptions(ipv6.Options{AllowExternalLoopbackTraffic: true}),
 			},
-			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
+			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		}),
 		card: channel.New(waiting, mtu+header.EthernetMinimumSize, tcpip.LinkAddress(vmm.CardAddress[:])),
 		conn: conn,
@@ -134,18 +138,33 @@ func (g *Guest) setUp() tcpip.Error {
 	}, stack.AddressProperties{}); err != nil {
 		return err
 	}
-	local, err := tcpip.NewSubnet(tcpip.AddrFrom4([4]byte{192, 168, 127, 0}), tcpip.MaskFrom("\xff\xff\xff\x00"))
-	if err != nil {
-		panic(err) // it is constant
+	if err := g.stack.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
+		Protocol: ipv6.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{Address: address(self6), PrefixLen: 64},
+	}, stack.AddressProperties{}); err != nil {
+		return err
 	}
 	g.stack.SetRouteTable([]tcpip.Route{
-		{Destination: local, NIC: nicID},
+		{Destination: subnet(self, 24), NIC: nicID},
 		{Destination: header.IPv4EmptySubnet, Gateway: address(gateway), NIC: nicID},
+		{Destination: subnet(self6, 64), NIC: nicID},
+		{Destination: header.IPv6EmptySubnet, Gateway: address(gateway6), NIC: nicID},
 	})
 	return nil
 }
 
-func address(a netip.Addr) tcpip.Address { return tcpip.AddrFrom4(a.As4()) }
+func subnet(a netip.Addr, bits int) tcpip.Subnet {
+	return tcpip.AddressWithPrefix{Address: address(a), PrefixLen: bits}.Subnet()
+}
+
+func address(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }
+
+// protocol returns that of an address.
+func protocol(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is4() {
+		return ipv4.ProtocolNumber
+	}
+	return ipv6.ProtocolNumber
+}
 
 // Plug puts the guest's card at the end of another connection.
 func (g *Guest) Plug(conn net.Conn) {
@@ -288,7 +307,7 @@ func (c Conn) Write(b []byte) (int, error) {
 // Dial connects over TCP.
 func (g *Guest) Dial(ctx context.Context, to netip.AddrPort) (Conn, error) {
 	wq := new(waiter.Queue)
-	ep, err := g.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, wq)
+	ep, err := g.stack.NewEndpoint(tcp.ProtocolNumber, protocol(to.Addr()), wq)
 	if err != nil {
 		return Conn{}, errors.New(err.String())
 	}
@@ -315,7 +334,7 @@ func (g *Guest) Dial(ctx context.Context, to netip.AddrPort) (Conn, error) {
 // DialUDP returns a socket that is connected to to.
 func (g *Guest) DialUDP(to netip.AddrPort) (*gonet.UDPConn, error) {
 	remote := full(to)
-	c, err := gonet.DialUDP(g.stack, nil, &remote, ipv4.ProtocolNumber)
+	c, err := gonet.DialUDP(g.stack, nil, &remote, protocol(to.Addr()))
 	return c, mend(err)
 }
 
@@ -327,11 +346,15 @@ func (g *Guest) Listen(port uint16) (net.Listener, error) {
 // Ping sends an echo request and waits for what comes back: nil for a reply, or the
 // error that an ICMP message tells of.
 func (g *Guest) Ping(ctx context.Context, to netip.Addr) error {
-	echo := header.ICMPv4(make([]byte, header.ICMPv4MinimumSize+8))
-	echo.SetType(header.ICMPv4Echo)
+	echo, transport := make([]byte, header.ICMPv4MinimumSize+8), icmp.ProtocolNumber4
+	header.ICMPv4(echo).SetType(header.ICMPv4Echo)
+	if to.Is6() {
+		transport = icmp.ProtocolNumber6
+		header.ICMPv6(echo).SetType(header.ICMPv6EchoRequest)
+	}
 	for {
 		once, cancel := context.WithTimeout(ctx, pingInterval)
-		_, err := g.ask(once, icmp.ProtocolNumber4, tcpip.FullAddress{NIC: nicID, Addr: address(to)}, echo)
+		_, err := g.ask(once, transport, tcpip.FullAddress{NIC: nicID, Addr: address(to)}, echo)
 		late := once.Err() != nil && ctx.Err() == nil
 		cancel()
 		if err == nil || !late {
@@ -350,9 +373,13 @@ func (g *Guest) Ask(ctx context.Context, to netip.AddrPort, payload []byte) ([]b
 	return g.ask(ctx, udp.ProtocolNumber, full(to), payload)
 }
 
-func (g *Guest) ask(ctx context.Context, protocol tcpip.TransportProtocolNumber, to tcpip.FullAddress, payload []byte) ([]byte, error) {
+func (g *Guest) ask(ctx context.Context, transport tcpip.TransportProtocolNumber, to tcpip.FullAddress, payload []byte) ([]byte, error) {
 	var wq waiter.Queue
-	ep, err := g.stack.NewEndpoint(protocol, ipv4.ProtocolNumber, &wq)
+	network := ipv4.ProtocolNumber
+	if to.Addr.Len() == header.IPv6AddressSize {
+		network = ipv6.ProtocolNumber
+	}
+	ep, err := g.stack.NewEndpoint(transport, network, &wq)
 	if err != nil {
 		return nil, errors.New(err.String())
 	}
