@@ -40,7 +40,7 @@ func (d *daemon) openKits(ctx context.Context, shares instance.Workspaces) {
 		Resolve: d.secrets.Resolve,
 		Tell: func(id, text string) {
 			d.Log.DebugContext(ctx, "sidecar", logattr.Instance(id), logattr.Why(text)) // all there is of a run's
-			d.set.Remark(instance.ID(id), text)                             // the set is there: it wants it
+			d.set.Remark(instance.ID(id), text)                                         // the set is there: it wants it
 		},
 	})
 	d.parts.push("sidecars", func(context.Context) error { return d.kits.sidecars.Close() })
