@@ -87,15 +87,12 @@ func (k *kits) Apply(spec *instance.Spec) error {
 }
 
 // Furnish implements instance.Kits.
-func (k *kits) Furnish(id instance.ID, spec instance.Spec, isCopy bool) error {
+func (k *kits) Furnish(id instance.ID, spec instance.Spec) error {
 	found, err := k.Get(spec.Kit.Name)
-	if isCopy && err != nil {
-		return nil //nolint:nilerr // the kit may be gone: copies have what their source was made of
-	}
-	if err == nil && !isCopy {
-		err = k.furnishWorkspace(id, spec.Folders, found.Config)
-	}
 	if err != nil {
+		return err
+	}
+	if err := k.furnishWorkspace(id, spec.Folders, found.Config); err != nil {
 		return err
 	}
 	for _, s := range found.Sidecars {
