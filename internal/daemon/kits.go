@@ -39,8 +39,8 @@ func (d *daemon) openKits(ctx context.Context, shares instance.Workspaces) {
 		},
 		Resolve: d.secrets.Resolve,
 		Tell: func(id, text string) {
-			d.Log.Debug("sidecar", logattr.Instance(id), logattr.Why(text)) // all there is of a run's
-			d.set.Remark(instance.ID(id), text)                             // the set is there: it wants it
+			d.Log.DebugContext(ctx, "sidecar", logattr.Instance(id), logattr.Why(text)) // all there is of a run's
+			d.set.Remark(instance.ID(id), text)                                         // the set is there: it wants it
 		},
 	})
 	d.parts.push("sidecars", func(context.Context) error { return d.kits.sidecars.Close() })
@@ -87,15 +87,12 @@ func (k *kits) Apply(spec *instance.Spec) error {
 }
 
 // Furnish implements instance.Kits.
-func (k *kits) Furnish(id instance.ID, spec instance.Spec, isCopy bool) error {
+func (k *kits) Furnish(id instance.ID, spec instance.Spec) error {
 	found, err := k.Get(spec.Kit.Name)
-	if isCopy && err != nil {
-		return nil //nolint:nilerr // the kit may be gone: copies have what their source was made of
-	}
-	if err == nil && !isCopy {
-		err = k.furnishWorkspace(id, spec.Folders, found.Config)
-	}
 	if err != nil {
+		return err
+	}
+	if err := k.furnishWorkspace(id, spec.Folders, found.Config); err != nil {
 		return err
 	}
 	for _, s := range found.Sidecars {

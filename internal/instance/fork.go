@@ -58,11 +58,6 @@ func (s *Set) Fork(ctx context.Context, ref string, f ForkSpec) (forks []View, c
 	if err = c.Ready(ctx); err == nil {
 		err = s.shareOut(ctx, all)
 	}
-	for _, a := range all {
-		if err == nil {
-			err = s.world.furnishCopy(a.id, a.spec)
-		}
-	}
 	if err != nil {
 		return nil, false, fmt.Errorf("fork %s: %w", source.spec.Handle, err)
 	}

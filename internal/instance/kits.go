@@ -16,9 +16,10 @@ type Kits interface {
 	Apply(spec *Spec) error
 
 	// Furnish writes the files that configure a new instance of a kit, where they are not
-	// there yet. The instance's folders are there. What is a copy of another instance has in
-	// its workspace what that one had; only its sidecars' files are written.
-	Furnish(id ID, spec Spec, isCopy bool) error
+	// there yet. The instance's folders are there. Copies of an instance are not furnished:
+	// their workspace has what that one's had, and what their sidecars are to do is for a user
+	// to say. Two of them that have the same account would take its messages from each other.
+	Furnish(id ID, spec Spec) error
 
 	// Attend says whether sidecars are to run beside an instance from now on, and with
 	// what. It returns at once, and may say again what was said before.
@@ -73,15 +74,7 @@ func (w *World) furnishKit(id ID, spec Spec) error {
 	if err := w.ensureFolders(id, spec.Folders); err != nil {
 		return err
 	}
-	return w.Kits.Furnish(id, spec, false)
-}
-
-// furnishCopy makes what a copy of an instance of a kit has of its own.
-func (w *World) furnishCopy(id ID, spec Spec) error {
-	if w.Kits == nil || spec.Kit.Name == "" {
-		return nil
-	}
-	return w.Kits.Furnish(id, spec, true)
+	return w.Kits.Furnish(id, spec)
 }
 
 // dismiss ends what runs beside an instance, for good.

@@ -46,11 +46,8 @@ func (k *stubKits) Apply(spec *Spec) error {
 	return nil
 }
 
-func (k *stubKits) Furnish(_ ID, spec Spec, isCopy bool) error {
+func (k *stubKits) Furnish(_ ID, spec Spec) error {
 	k.note("furnish %s", spec.Handle)
-	if isCopy {
-		k.note("furnish it as a copy")
-	}
 	return k.err
 }
 
@@ -155,8 +152,8 @@ func TestKitThatFails(t *testing.T) {
 	})
 }
 
-// TestKitOfCopies: copies have files and sidecars of their own, once they are there for
-// good.
+// TestKitOfCopies: copies have sidecars of their own, once they are there for good, and no
+// files that say what those do.
 func TestKitOfCopies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, kits := newStubWorld(), &stubKits{}
@@ -173,15 +170,9 @@ func TestKitOfCopies(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if got, want := kits.since(), []string{"furnish copy", "furnish it as a copy", "attend copy true []"}; !slices.Equal(got, want) {
+		if got, want := kits.since(), []string{"attend copy true []"}; !slices.Equal(got, want) {
 			t.Errorf("a fork: told %q, want %q", got, want)
 		}
-		kits.err = errors.New("the disk is full")
-		if _, _, err := s.Fork(t.Context(), "bot", ForkSpec{Names: []string{"other"}}); !errors.Is(err, kits.err) {
-			t.Errorf("err = %v", err)
-		}
-		kits.err = nil
-		kits.since()
 		snap, err := s.Snapshot(t.Context(), "bot", "before")
 		if err != nil {
 			t.Fatal(err)
@@ -191,7 +182,7 @@ func TestKitOfCopies(t *testing.T) {
 			t.Fatalf("%+v, %v", v.Spec.Kit, err)
 		}
 		synctest.Wait()
-		if got, want := kits.since(), []string{"furnish later", "furnish it as a copy", "attend later true []"}; !slices.Equal(got, want) {
+		if got, want := kits.since(), []string{"attend later true []"}; !slices.Equal(got, want) {
 			t.Errorf("from a snapshot: told %q, want %q", got, want)
 		}
 		if s.Len() != 3 {

@@ -119,9 +119,6 @@ func (s *Set) createFrom(ctx context.Context, c *captured, f FromSnapshot) (*act
 		err = c.Lay(ctx, a.id)
 	}
 	if err == nil {
-		err = s.world.furnishCopy(a.id, a.spec)
-	}
-	if err == nil {
 		err = s.world.Store.SaveInstance(ctx, a.record)
 	}
 	if err != nil {

@@ -69,6 +69,7 @@ func TestKit(t *testing.T) {
 	h.ok("instance", "fork", "hi", "--name", "copy")
 	brought("copy")
 	says("copy", "I run beside copy")
+	says("copy", "I wait for") // a copy asks for no secrets by itself
 	if h.beside("copy") == h.beside("hi") {
 		t.Error("two instances have one sidecar")
 	}
