@@ -63,3 +63,15 @@ func Part(name string) slog.Attr { return slog.String("part", name) }
 
 // Image is the name or digest of an image or a part of one.
 func Image(name string) slog.Attr { return slog.String("image", name) }
+
+// Session is the id of a conversation with an agent.
+func Session(id string) slog.Attr { return slog.String("session", id) }
+
+// Channel is where conversations with an agent are held.
+func Channel(name string) slog.Attr { return slog.String("channel", name) }
+
+// Chat is a chat of a messaging service.
+func Chat(id int64) slog.Attr { return slog.Int64("chat", id) }
+
+// Hint is what the reader of a line can do.
+func Hint(text string) slog.Attr { return slog.String("hint", text) }
