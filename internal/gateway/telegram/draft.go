@@ -160,7 +160,7 @@ func (c *chat) picture(ctx context.Context, d *draft, p api.Picture) error {
 // maxLost is how many ids are searched for a message that was lost.
 const maxLost = 20
 
-// settle deletes the message that was sent and is not known, if there is one.
+// settle deletes messages that were sent and are not known, if there are any.
 func (c *chat) settle(ctx context.Context, d *draft) error {
 	if d.Sending == nil || !d.lost {
 		return nil
@@ -179,7 +179,6 @@ func (c *chat) settle(ctx context.Context, d *draft) error {
 				if err := c.remove(ctx, id); err != nil {
 					return err
 				}
-				break
 			}
 		}
 	}

@@ -10,7 +10,7 @@ import (
 // in a group 20 a minute.
 const (
 	everyPrivate = time.Second
-	everyGroup   = 3 * time.Second
+	everyGroup   = 3100 * time.Millisecond
 )
 
 // rooms has the room of each chat.

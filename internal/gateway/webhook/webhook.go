@@ -11,7 +11,9 @@ package webhook
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -155,7 +157,8 @@ func (c *channel) take(w http.ResponseWriter, r *http.Request, line *gateway.Lin
 func tell(ctx context.Context, line *gateway.Line, in In) error {
 	id := ""
 	if in.ID != "" {
-		id = fmt.Sprintf("webhook-%q-%q", in.Session, in.ID)
+		sum := sha256.Sum256(fmt.Appendf(nil, "%q %q", in.Session, in.ID)) // programs name things at length
+		id = "webhook-" + hex.EncodeToString(sum[:16])
 	}
 	if in.Cancel {
 		return line.Cancel(ctx, in.Session, id)
