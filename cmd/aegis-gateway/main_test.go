@@ -103,7 +103,7 @@ func (w *world) start() *process {
 	}
 	p := &process{t: w.t, secrets: daemon, ended: make(chan error, 1)}
 	p.cmd = exec.Command(os.Args[0]) //nolint:noctx // kill ends it
-	p.cmd.Env = []string{"AEGIS_GATEWAY_TEST=1", "AEGIS_INSTANCE=my-agent", "AEGIS_SOCKET=" + w.socket, "AEGIS_KIT_DIR=" + w.kit, "AEGIS_SECRETS_FD=3", "HOME=" + w.kit}
+	p.cmd.Env = []string{"AEGIS_GATEWAY_TEST=1", "AEGIS_INSTANCE=my-agent", "AEGIS_SOCKET=" + w.socket, "AEGIS_KIT_CONFIG=" + filepath.Join(w.kit, "gateway.json"), "AEGIS_INSTANCE_ID=inst-1", "AEGIS_SECRETS_FD=3", "HOME=" + w.kit}
 	p.cmd.ExtraFiles = []*os.File{r}
 	p.cmd.Stderr = &p.log
 	if err := p.cmd.Start(); err != nil {

@@ -56,6 +56,9 @@ var arrows = map[string][]string{
 	"internal/doctor":  {"internal/kernel", "internal/rootfs", "internal/setup"},
 	"internal/cli":     {"client", "internal/config", "internal/doctor", "internal/setup"},
 
+	// Programs of the Agent Kit. They know the daemon by its API only.
+	"internal/gateway": {"client"},
+
 	// Wiring that the daemon shares with `aegis doctor`.
 	"internal/drivers": {"internal/config", "internal/doctor", "internal/kernel", "internal/vmm", "internal/vmm/qemu"},
 
@@ -78,6 +81,7 @@ var never = []struct{ pkg, dep, why string }{
 	{"internal/cli", module + "internal/vmm/qemu", "the CLI speaks to the daemon"},
 	{"internal/instance", "net/http", "the core knows no edge"},
 	{"internal/instance", "os/exec", "the core decides; adapters do"},
+	{"cmd/aegis-gateway", module + "internal/instance", "the gateway speaks to the daemon"},
 	{"client", module + "internal/instance", "the client is public"},
 }
 

@@ -44,7 +44,7 @@ func (l *Line) follow(ctx context.Context, ch Channel) {
 
 // stream gives sessions what comes after seq, which it advances.
 func (l *Line) stream(ctx context.Context, ch Channel, seq *int64, pause *backoff) error {
-	q := client.TetherQuery{Session: api.Session{Channel: l.name}, After: *seq, Types: wanted}
+	q := client.TetherQuery{Session: api.Session{Channel: l.name}, After: *seq, Stored: true, Types: wanted}
 	for f, err := range l.agent.TetherStream(ctx, l.ref, q) {
 		if err != nil {
 			return err

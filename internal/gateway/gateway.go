@@ -17,7 +17,8 @@ type Gateway struct {
 	Kinds []Kind
 	Agent Agent
 	Ref   string // of the instance
-	Dir   string // kits/<handle> of the home: gateway.json, and the folder state
+	File  string // gateway.json, in kits/<handle> of the home
+	State string // the folder of what channels keep
 	Env   func(string) (string, bool)
 
 	running map[string]*channel // by the kind's name
@@ -42,8 +43,7 @@ func (g *Gateway) Run(ctx context.Context, secrets *stored, changed chan struct{
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer g.stopAll()
-	path := filepath.Join(g.Dir, "gateway.json")
-	wg.Go(func() { watchFile(ctx, path, changed) })
+	wg.Go(func() { watchFile(ctx, g.File, changed) })
 	if secrets != nil {
 		timer := time.NewTimer(firstSecrets)
 		select {
@@ -58,7 +58,7 @@ func (g *Gateway) Run(ctx context.Context, secrets *stored, changed chan struct{
 		case <-ctx.Done():
 			return
 		case <-changed:
-			g.apply(ctx, path, secrets)
+			g.apply(ctx, secrets)
 		}
 	}
 }
@@ -73,12 +73,12 @@ func (g *Gateway) stopAll() {
 }
 
 // apply makes what runs what the file says. A file that is wrong changes nothing.
-func (g *Gateway) apply(ctx context.Context, path string, secrets *stored) {
+func (g *Gateway) apply(ctx context.Context, secrets *stored) {
 	var values map[string]string
 	if secrets != nil {
 		values = secrets.get()
 	}
-	b, err := readConfig(path)
+	b, err := readConfig(g.File)
 	var conf config
 	if err == nil {
 		conf, err = parseConfig(b, g.Kinds)
@@ -138,7 +138,7 @@ func (g *Gateway) change(ctx context.Context, name string, ch Channel, print str
 	if ch == nil {
 		return
 	}
-	line := NewLine(g.Log.With(logattr.Channel(name)), g.Agent, g.Ref, name, filepath.Join(g.Dir, "state", name))
+	line := NewLine(g.Log.With(logattr.Channel(name)), g.Agent, g.Ref, name, filepath.Join(g.State, name))
 	ctx, cancel := context.WithCancel(ctx)
 	c := &channel{print: print, cancel: cancel, ended: make(chan struct{})}
 	go func() {

@@ -115,7 +115,7 @@ func startSpied(t *testing.T) (s spy, dir string, out *log, secrets io.WriteClos
 	ctx, cancel := context.WithCancel(t.Context())
 	logger := slog.New(slog.NewTextHandler(out, nil))
 	g := &Gateway{
-		Log: logger, Kinds: []Kind{{"spy", s.open}, {"other", s.open}}, Agent: gatewaytest.New(), Ref: "agent", Dir: dir,
+		Log: logger, Kinds: []Kind{{"spy", s.open}, {"other", s.open}}, Agent: gatewaytest.New(), Ref: "agent", File: filepath.Join(dir, "gateway.json"), State: filepath.Join(dir, "state"),
 		Env: func(string) (string, bool) { return "", false },
 	}
 	var wg sync.WaitGroup

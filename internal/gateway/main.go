@@ -24,9 +24,9 @@ const usage = `aegis-gateway joins the agent in a VM to Telegram and webhooks. T
 instances of a kit that names it; docs/gateway.md tells how it is configured.
 
 It is given, in its environment:
-  AEGIS_INSTANCE     the instance, by handle or id
+  AEGIS_INSTANCE     the instance, by handle; AEGIS_INSTANCE_ID by id
   AEGIS_SOCKET       the daemon's socket; else that of AEGIS_HOME
-  AEGIS_KIT_DIR      the folder with gateway.json; else kits/$AEGIS_INSTANCE of AEGIS_HOME
+  AEGIS_KIT_CONFIG   gateway.json; else that in AEGIS_KIT_DIR, or in kits/$AEGIS_INSTANCE of AEGIS_HOME
   AEGIS_SECRETS_FD   a descriptor with the secrets that gateway.json names; it ends with that
 `
 
@@ -103,16 +103,31 @@ func fromEnvironment(log *slog.Logger, env func(string) (string, bool)) (*Gatewa
 		return nil, fault.New(fault.Invalid, "AEGIS_INSTANCE is %.60q, and names no instance", ref).
 			WithHint("the daemon sets it; by hand: AEGIS_INSTANCE=my-agent aegis-gateway")
 	}
-	dir, ok := env("AEGIS_KIT_DIR")
-	if !ok || dir == "" {
-		dir = filepath.Join(string(home), "kits", ref)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	file := configFile(env, home, ref)
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "make the folder of gateway.json").By(fault.Host)
 	}
+	// What channels keep is of this instance: another of its name, or a copy with its files,
+	// has a tether of its own.
+	id, _ := env("AEGIS_INSTANCE_ID")
+	if !handleForm.MatchString(id) {
+		id = ref
+	}
+	state := filepath.Join(filepath.Dir(file), "state", id)
 	socket, ok := env("AEGIS_SOCKET")
 	if !ok || socket == "" {
 		socket = home.Socket()
 	}
-	return &Gateway{Log: log, Agent: client.New(socket), Ref: ref, Dir: dir, Env: env}, nil
+	return &Gateway{Log: log, Agent: client.New(socket), Ref: ref, File: file, State: state, Env: env}, nil
+}
+
+// configFile returns where gateway.json is, or will be.
+func configFile(env func(string) (string, bool), home paths.Home, ref string) string {
+	if file, ok := env("AEGIS_KIT_CONFIG"); ok && file != "" {
+		return file
+	}
+	if dir, ok := env("AEGIS_KIT_DIR"); ok && dir != "" {
+		return filepath.Join(dir, "gateway.json")
+	}
+	return filepath.Join(string(home), "kits", ref, "gateway.json")
 }

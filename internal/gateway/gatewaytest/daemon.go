@@ -179,6 +179,9 @@ func (d *Daemon) TetherStream(ctx context.Context, _ string, q client.TetherQuer
 	return func(yield func(api.Frame, error) bool) {
 		d.mu.Lock()
 		seq, live := q.After, len(d.live)
+		if seq == 0 && !q.Stored {
+			seq = int64(len(d.frames))
+		}
 		d.reading++
 		d.tell()
 		d.mu.Unlock()

@@ -98,7 +98,7 @@ func write(w http.ResponseWriter, status int, v any, err error) {
 
 func (d *Daemon) stream(w http.ResponseWriter, r *http.Request) {
 	after, _ := strconv.ParseInt(r.FormValue("after_seq"), 10, 64)
-	q := client.TetherQuery{Session: api.Session{Channel: r.FormValue("channel"), ID: r.FormValue("session_id")}, After: after}
+	q := client.TetherQuery{Session: api.Session{Channel: r.FormValue("channel"), ID: r.FormValue("session_id")}, After: after, Stored: r.Form.Has("after_seq")}
 	for t := range strings.SplitSeq(r.FormValue("types"), ",") {
 		if t != "" {
 			q.Types = append(q.Types, api.FrameType(t))

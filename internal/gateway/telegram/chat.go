@@ -116,7 +116,7 @@ func (c *chat) handle(ctx context.Context, e gateway.Event) {
 	case api.FrameDone:
 		c.answer(ctx, e)
 	default:
-		if n, ok := e.Local.(notice); ok {
+		if n, ok := e.Local.(notice); ok && (!n.idle || c.typing == nil) {
 			c.say(ctx, n)
 		}
 	}

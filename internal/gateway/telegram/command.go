@@ -16,6 +16,7 @@ import (
 type notice struct {
 	text string
 	code bool // it is a program's output
+	idle bool // it is of interest only where the agent does nothing
 }
 
 const greeting = `I pass on what you write to an agent in a VM of its own, and bring its answers.
@@ -45,7 +46,8 @@ func (r *receiver) command(ctx context.Context, u update, name, args string) err
 		if err := r.line.Cancel(ctx, r.names.of(chat), r.cancelID(u)); err != nil {
 			return err
 		}
-		r.say(chat, "Stopped.")
+		// An agent that is at work says so itself.
+		r.line.Post(r.names.of(chat), notice{text: "Stopped.", idle: true})
 	case "exec":
 		return r.exec(ctx, u, args)
 	}

@@ -212,7 +212,8 @@ func TestCommands(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.tg.Write(me, "/start")
 		w.pass(2 * time.Second)
-		w.ask("hello")
+		w.d.Done("telegram", mine, w.ask("hello"), "")
+		w.pass(2 * time.Second)
 		w.tg.Write(me, "/cancel")
 		w.pass(2 * time.Second)
 		w.tg.Write(me, "/new@"+telegramtest.BotName)

@@ -125,3 +125,16 @@ func TestTheDaemonComesBack(t *testing.T) {
 		}
 	})
 }
+
+func TestAnsweredBeforeTheChannelFirstRead(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.tg.Write(me, "hello")
+		w.stop()
+		w.d.Done("telegram", mine, "", "an answer that waited")
+		w.begin()
+		w.pass(5 * time.Second)
+		if got := w.shown(); !slices.Equal(got, []string{"an answer that waited"}) {
+			t.Errorf("shown: %q", got)
+		}
+	})
+}

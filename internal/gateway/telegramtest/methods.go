@@ -21,8 +21,8 @@ func (s *Server) getUpdates(r *request) (any, *failure) {
 	s.endPoll() // a second one ends the first
 	mine := make(chan struct{})
 	s.poll = mine
+	s.acknowledge(offset)
 	for {
-		s.updates = slices.DeleteFunc(s.updates, func(u update) bool { return u.id < offset })
 		out := s.waiting(limit)
 		changed := s.changed
 		if len(out) > 0 || r.number("timeout") == 0 {
@@ -52,6 +52,15 @@ func (s *Server) getUpdates(r *request) (any, *failure) {
 			s.cutOne()
 			return nil, &failure{http.StatusConflict, "Conflict: terminated by other getUpdates request; make sure that only one bot instance is running", 0}
 		}
+	}
+}
+
+// acknowledge forgets the updates before offset. The caller holds mu.
+func (s *Server) acknowledge(offset int) {
+	n := len(s.updates)
+	s.updates = slices.DeleteFunc(s.updates, func(u update) bool { return u.id < offset })
+	if len(s.updates) < n {
+		s.tell()
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -101,8 +102,11 @@ func open(log *slog.Logger, raw json.RawMessage, keys gateway.Keys) (gateway.Cha
 	}}, nil
 }
 
+// sessionForm is what the tether takes as the name of a session.
+var sessionForm = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._:@+-]{0,127}$`)
+
 // Knows implements gateway.Channel.
-func (*channel) Knows(session string) bool { return session != "" && len(session) <= 128 }
+func (*channel) Knows(session string) bool { return sessionForm.MatchString(session) }
 
 // Receive implements gateway.Channel.
 func (c *channel) Receive(ctx context.Context, line *gateway.Line) error {
@@ -144,7 +148,7 @@ func (c *channel) take(w http.ResponseWriter, r *http.Request, line *gateway.Lin
 		in.Session = "default"
 	}
 	if !c.Knows(in.Session) || (in.Text == "" && len(in.Images) == 0) != in.Cancel {
-		answer(w, http.StatusBadRequest, api.Error{Error: "a message has a session of at most 128 bytes, and a text, images or cancel"})
+		answer(w, http.StatusBadRequest, api.Error{Error: "a message has a session, such as \"ci-7\", and a text, images or cancel"})
 		return
 	}
 	if err := tell(r.Context(), line, in); err != nil {
