@@ -48,7 +48,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "gw") // a socket's path is short
+	dir, err := os.MkdirTemp("", "gw") //nolint:usetesting // a socket's path is short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,8 @@ type process struct {
 	cmd     *exec.Cmd
 	secrets *os.File // the daemon's end
 	log     bytes.Buffer
-	ended   chan error
+	ended   chan struct{} // closed when err is how it ended
+	err     error
 	once    sync.Once
 }
 
@@ -101,8 +102,8 @@ func (w *world) start() *process {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	p := &process{t: w.t, secrets: daemon, ended: make(chan error, 1)}
-	p.cmd = exec.Command(os.Args[0]) //nolint:noctx // kill ends it
+	p := &process{t: w.t, secrets: daemon, ended: make(chan struct{})}
+	p.cmd = exec.Command(os.Args[0])
 	p.cmd.Env = []string{"AEGIS_GATEWAY_TEST=1", "AEGIS_INSTANCE=my-agent", "AEGIS_SOCKET=" + w.socket, "AEGIS_KIT_CONFIG=" + filepath.Join(w.kit, "gateway.json"), "AEGIS_INSTANCE_ID=inst-1", "AEGIS_SECRETS_FD=3", "HOME=" + w.kit}
 	p.cmd.ExtraFiles = []*os.File{r}
 	p.cmd.Stderr = &p.log
@@ -110,7 +111,10 @@ func (w *world) start() *process {
 		w.t.Fatal(err)
 	}
 	_ = r.Close()
-	go func() { p.ended <- p.cmd.Wait() }()
+	go func() {
+		defer close(p.ended)
+		p.err = p.cmd.Wait()
+	}()
 	w.t.Cleanup(func() {
 		p.kill()
 		if w.t.Failed() {
@@ -129,11 +133,17 @@ func (p *process) tell() *process {
 	return p
 }
 
+// wait returns how the process ended.
+func (p *process) wait() error {
+	<-p.ended
+	return p.err
+}
+
 // kill ends the process as kill -9 does.
 func (p *process) kill() {
 	p.once.Do(func() {
 		_ = p.cmd.Process.Kill() // it may have ended
-		<-p.ended
+		_ = p.wait()
 		_ = p.secrets.Close()
 	})
 }
@@ -168,6 +178,7 @@ func (w *world) ask(text string) string {
 var byName = map[string]any{"bot_token_secret": "TELEGRAM_BOT_TOKEN", "allowed_chats": []int{me}}
 
 func TestKilledInTheMiddleOfAnAnswer(t *testing.T) {
+	t.Parallel()
 	for name, during := range map[string]bool{"the answer is done while it is dead": true, "the answer goes on": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -247,10 +258,9 @@ func TestEndsWithItsDaemon(t *testing.T) {
 	w.ask("hello")
 	_ = p.secrets.Close()
 	select {
-	case err := <-p.ended:
-		p.ended <- err
-		if err != nil || !strings.Contains(p.log.String(), "the daemon has ended") {
-			t.Errorf("%v:\n%s", err, p.log.String())
+	case <-p.ended:
+		if err := p.wait(); err != nil || !strings.Contains(p.log.String(), "the daemon has ended") {
+			t.Errorf("%v:\n%s", p.wait(), p.log.String())
 		}
 	case <-w.ctx.Done():
 		t.Error("it goes on without a daemon")
@@ -267,9 +277,8 @@ func TestEndsOnASignal(t *testing.T) {
 		t.Fatal(err)
 	}
 	select {
-	case err := <-p.ended:
-		p.ended <- err
-		if err != nil {
+	case <-p.ended:
+		if err := p.wait(); err != nil {
 			t.Error(err)
 		}
 	case <-w.ctx.Done():

@@ -55,7 +55,7 @@ func (c spied) Receive(ctx context.Context, _ *Line) error {
 
 func (spied) Knows(string) bool                     { return true }
 func (spied) Serve(ctx context.Context, _ *Session) { <-ctx.Done() }
-func (s spy) expect(t *testing.T, what, token string) { //nolint:unparam // as it reads
+func (s spy) expect(t *testing.T, what, token string) {
 	t.Helper()
 	from := s.began
 	if what == "end" {

@@ -165,13 +165,10 @@ func (s *Session) Picture(ctx context.Context, p api.Picture) ([]byte, error) {
 }
 
 // push gives a session an event. That of a session that cannot be had is dropped.
-func (l *Line) push(id string, e Event) bool {
-	s := l.session(id)
-	if s == nil {
-		return false
+func (l *Line) push(id string, e Event) {
+	if s := l.session(id); s != nil {
+		s.push(e)
 	}
-	s.push(e)
-	return true
 }
 
 // session returns the session id, and starts serving one that is new. It returns nil

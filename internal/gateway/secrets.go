@@ -17,7 +17,7 @@ import (
 
 // SecretsFD is the variable that names the descriptor over which the daemon tells the
 // values of the secrets that gateway.json names. Its end is the daemon's.
-const SecretsFD = "AEGIS_SECRETS_FD"
+const SecretsFD = "AEGIS_SECRETS_FD" //nolint:gosec // a name
 
 // errDaemonGone ends a gateway whose daemon has ended.
 var errDaemonGone = errors.New("the daemon has ended")

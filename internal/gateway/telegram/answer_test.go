@@ -12,7 +12,8 @@ import (
 )
 
 func TestOneMessageGrows(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		reply := w.ask("hello")
 		if len(w.tg.Calls("sendChatAction")) == 0 {
 			t.Error("nobody types")
@@ -46,7 +47,8 @@ func TestOneMessageGrows(t *testing.T) {
 }
 
 func TestTypingGoesOnAndEnds(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		reply := w.ask("hello")
 		w.d.Say("telegram", mine, api.FramePresence, api.Presence{State: "thinking"})
 		w.pass(20 * time.Second)
@@ -72,7 +74,8 @@ func TestTypingGoesOnAndEnds(t *testing.T) {
 }
 
 func TestRetryAfterIsObeyed(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		reply := w.ask("hello")
 		w.tg.Fail(telegramtest.Fault{Method: "sendMessage", Times: 1, Code: 429, Text: "Too Many Requests: retry after 17", Retry: 17})
 		w.d.Done("telegram", mine, reply, "answer")
@@ -88,7 +91,8 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 }
 
 func TestLongAnswers(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		reply := w.ask("tell me all")
 		text := strings.Repeat("All work and no play. ", 300) + "\n\n```go\n" + strings.Repeat("func f() {} // 🎉\n", 300) + "```\n\nThe end."
 		for chunk := range slices.Chunk([]byte(text), 500) {
@@ -107,7 +111,8 @@ func TestLongAnswers(t *testing.T) {
 }
 
 func TestTooLongForAChat(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		reply := w.ask("tell me more")
 		w.d.Done("telegram", mine, reply, strings.Repeat("word ", 100_000))
 		w.pass(10 * time.Minute)
@@ -119,7 +124,8 @@ func TestTooLongForAChat(t *testing.T) {
 }
 
 func TestRefusedFormattingIsLeftOut(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		reply := w.ask("hello")
 		w.tg.RefuseEntities(true)
 		w.d.Delta("telegram", mine, reply, "some **bo")
@@ -133,7 +139,8 @@ func TestRefusedFormattingIsLeftOut(t *testing.T) {
 }
 
 func TestDeletedMessagesAreSentAgain(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		reply := w.ask("hello")
 		w.d.Delta("telegram", mine, reply, "some ")
 		w.pass(5 * time.Second)
@@ -147,7 +154,8 @@ func TestDeletedMessagesAreSentAgain(t *testing.T) {
 }
 
 func TestABlockedBotLosesNobodyElsesAnswer(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		w.ask("hello")
 		w.tg.Write(-200, "hello from the group")
 		w.pass(time.Second)
@@ -163,7 +171,8 @@ func TestABlockedBotLosesNobodyElsesAnswer(t *testing.T) {
 }
 
 func TestServerErrorsAreWaitedFor(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		reply := w.ask("hello")
 		w.tg.Fail(telegramtest.Fault{Method: "sendMessage", Times: 3, Code: 502, Text: "Bad Gateway"})
 		w.d.Done("telegram", mine, reply, "answer")
@@ -175,7 +184,8 @@ func TestServerErrorsAreWaitedFor(t *testing.T) {
 }
 
 func TestAMessageWhoseAnswerIsLostIsThereOnce(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		reply := w.ask("hello")
 		w.tg.Fail(telegramtest.Fault{Method: "sendMessage", Times: 2, After: true})
 		w.tg.Write(me, "another of mine, which nobody deletes")
@@ -193,7 +203,8 @@ func TestAMessageWhoseAnswerIsLostIsThereOnce(t *testing.T) {
 }
 
 func TestNotifyGoesToTheChatThatAsked(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		reply := w.ask("hello")
 		w.d.Delta("telegram", mine, reply, "half of ")
 		w.pass(3 * time.Second)
@@ -215,7 +226,8 @@ func TestNotifyGoesToTheChatThatAsked(t *testing.T) {
 }
 
 func TestErrorsAreSaid(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		reply := w.ask("hello")
 		w.d.Say("telegram", mine, api.FrameDone, api.AssistantMessage{ReplyTo: reply, Error: "the key is refused"})
 		w.pass(3 * time.Second)
@@ -226,7 +238,8 @@ func TestErrorsAreSaid(t *testing.T) {
 }
 
 func TestPicturesOfAnswers(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		reply := w.ask("draw")
 		png := append([]byte("\x89PNG\r\n\x1a\n"), make([]byte, 100)...)
 		good, _ := w.d.PutBlob(t.Context(), "", png)
@@ -242,7 +255,8 @@ func TestPicturesOfAnswers(t *testing.T) {
 }
 
 func TestGroupsAreSlower(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		w.tg.Write(-200, "hello")
 		w.pass(time.Second)
 		for i := range 600 {

@@ -173,6 +173,7 @@ func says(err error, texts ...string) bool {
 
 // What the API says of edits and entities.
 func isSame(err error) bool { return says(err, "message is not modified") }
+
 func isGone(err error) bool {
 	return says(err, "message to edit not found", "message can't be edited", "message_id_invalid")
 }

@@ -165,21 +165,17 @@ func (c *chat) settle(ctx context.Context, d *draft) error {
 	if d.Sending == nil || !d.lost {
 		return nil
 	}
-	if *d.Sending > 0 {
-		for id := *d.Sending + 1; id <= *d.Sending+maxLost; id++ {
-			if c.room.isOwn(id) {
-				continue
-			}
-			own, err := c.isOwnMessage(ctx, id)
-			if err != nil {
-				return err
-			}
-			if own {
-				c.log.InfoContext(ctx, "a message that was sent twice is deleted", logattr.Chat(c.room.chat))
-				if err := c.remove(ctx, id); err != nil {
-					return err
-				}
-			}
+	for id := *d.Sending + 1; *d.Sending > 0 && id <= *d.Sending+maxLost; id++ {
+		if c.room.isOwn(id) {
+			continue
+		}
+		own, err := c.isOwnMessage(ctx, id)
+		if own {
+			c.log.InfoContext(ctx, "a message that was sent twice is deleted", logattr.Chat(c.room.chat))
+			err = c.remove(ctx, id)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	d.Sending, d.lost = nil, false

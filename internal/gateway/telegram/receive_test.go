@@ -31,7 +31,8 @@ func (w *world) texts() []string {
 }
 
 func TestNobodyIsAllowedByDefault(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		w.stop()
 		w.allowed = nil
 		w.begin()
@@ -59,7 +60,8 @@ func TestNobodyIsAllowedByDefault(t *testing.T) {
 }
 
 func TestEverybodyWhereTheUserSaysSo(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		w.stop()
 		w.allowed = []chatID{everybody}
 		w.begin()
@@ -72,7 +74,8 @@ func TestEverybodyWhereTheUserSaysSo(t *testing.T) {
 }
 
 func TestWhoWrites(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		w.ask("hello")
 		f := w.d.Received()[0]
 		want := api.User{ID: "7", Username: "tester", Name: "Test Person"}
@@ -83,7 +86,8 @@ func TestWhoWrites(t *testing.T) {
 }
 
 func TestUpdatesComeOnce(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		w.tg.Repeat(true)
 		w.ask("one")
 		w.d.Down(true)
@@ -104,9 +108,13 @@ func TestUpdatesComeOnce(t *testing.T) {
 }
 
 func TestStoredButNotAcknowledged(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		w.stop()
-		w.d.TetherSend(t.Context(), "", api.Frame{Type: api.FrameUserMessage, MsgID: "telegram-4242-100-1001", Payload: json.RawMessage(`{"text":"hello"}`)})
+		f := api.Frame{Type: api.FrameUserMessage, MsgID: "telegram-4242-100-1001", Payload: json.RawMessage(`{"text":"hello"}`)}
+		if _, err := w.d.TetherSend(t.Context(), "", f); err != nil {
+			t.Fatal(err)
+		}
 		w.begin()
 		w.tg.Write(me, "hello") // 1001
 		w.pass(time.Minute)
@@ -117,7 +125,8 @@ func TestStoredButNotAcknowledged(t *testing.T) {
 }
 
 func TestPollsThatFail(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		w.pass(time.Second)
 		w.tg.CutPolls()
 		w.pass(time.Second)
@@ -134,7 +143,8 @@ func TestPollsThatFail(t *testing.T) {
 }
 
 func TestTwoWithOneToken(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		first := w.stop
 		w.dir = t.TempDir()
 		w.begin()
@@ -152,7 +162,8 @@ func TestTwoWithOneToken(t *testing.T) {
 }
 
 func TestABadTokenIsNamed(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		w.stop()
 		ch := newChannel(slog.New(slog.NewTextHandler(w.log, nil)), secret.New("4242:wrong"), "http://telegram.test", telegramtest.Client{Server: w.tg})
 		w.start(ch)
@@ -164,7 +175,8 @@ func TestABadTokenIsNamed(t *testing.T) {
 }
 
 func TestUpdatesThatCannotBeReadAreSkipped(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		w.tg.Put(map[string]any{"message": "no object"})
 		w.tg.Put(map[string]any{"message": map[string]any{"chat": 7}})
 		w.tg.Put(map[string]any{"something_new": true})
@@ -176,7 +188,8 @@ func TestUpdatesThatCannotBeReadAreSkipped(t *testing.T) {
 }
 
 func TestPicturesOfPeople(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		w.tg.WritePhoto(me, []byte("photo of a cat"), "what is it?", "")
 		w.tg.WriteDocument(me, []byte("a large picture"), "image/png", "")
 		w.tg.WriteDocument(me, []byte("%PDF"), "application/pdf", "")
@@ -209,7 +222,8 @@ func TestPicturesOfPeople(t *testing.T) {
 }
 
 func TestCommands(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		w.tg.Write(me, "/start")
 		w.pass(2 * time.Second)
 		w.d.Done("telegram", mine, w.ask("hello"), "")
@@ -251,7 +265,8 @@ func TestCommands(t *testing.T) {
 }
 
 func TestARefusedMessageIsAnswered(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		w.d.Refuse(fault.New(fault.TooLarge, "the frame is too large"))
 		w.tg.Write(me, "very long")
 		w.pass(5 * time.Second)

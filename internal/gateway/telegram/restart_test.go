@@ -16,7 +16,8 @@ func TestRestartAtAnyTime(t *testing.T) {
 	text := strings.Repeat("All work and no play. ", 250) // two messages
 	for at := 100 * time.Millisecond; at < 8*time.Second; at += 300 * time.Millisecond {
 		t.Run(at.String(), func(t *testing.T) {
-			bubble(t, func(t *testing.T, w *world) {
+			bubble(t, func(w *world) {
+				t := w.t
 				reply := w.ask("hello")
 				begun := time.Now()
 				restarted := false
@@ -55,7 +56,8 @@ func TestRestartAtAnyTime(t *testing.T) {
 func TestRestartBehindALostMessage(t *testing.T) {
 	for _, streamed := range []bool{true, false} {
 		t.Run(fmt.Sprint("streamed ", streamed), func(t *testing.T) {
-			bubble(t, func(t *testing.T, w *world) {
+			bubble(t, func(w *world) {
+				t := w.t
 				w.ask("a message before")
 				w.d.Done("telegram", mine, w.reply(), "an answer before")
 				w.pass(5 * time.Second)
@@ -89,7 +91,8 @@ func TestRestartBehindALostMessage(t *testing.T) {
 }
 
 func TestShownButNotMarked(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		reply := w.ask("hello")
 		w.d.Done("telegram", mine, reply, "one")
 		w.pass(5 * time.Second)
@@ -105,7 +108,8 @@ func TestShownButNotMarked(t *testing.T) {
 }
 
 func TestTheDaemonComesBack(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		reply := w.ask("hello")
 		w.d.Delta("telegram", mine, reply, "half of ")
 		w.pass(3 * time.Second)
@@ -127,7 +131,8 @@ func TestTheDaemonComesBack(t *testing.T) {
 }
 
 func TestAnsweredBeforeTheChannelFirstRead(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(w *world) {
+		t := w.t
 		w.tg.Write(me, "hello")
 		w.stop()
 		w.d.Done("telegram", mine, "", "an answer that waited")

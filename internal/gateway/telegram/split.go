@@ -46,7 +46,8 @@ func split(d document, limit int) []part {
 
 // cut returns where a message that begins at from ends, which is behind from.
 func (d document) cut(from, limit int) int {
-	end, least := from, -1 // the last place that is within the limit, and the one at a quarter of it
+	var end int // the last place that is within the limit
+	least := -1 // the one at a quarter of it
 	for n, i := 0, from; ; {
 		if i == len(d.text) {
 			return i

@@ -57,13 +57,13 @@ func (l *logBuffer) count(s string) int {
 }
 
 // bubble runs a test in a world whose channel runs.
-func bubble(t *testing.T, test func(t *testing.T, w *world)) {
+func bubble(t *testing.T, test func(w *world)) {
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, tg: telegramtest.New(), d: gatewaytest.New(), dir: dir, log: &logBuffer{}, allowed: []chatID{me, -200}}
 		w.begin()
-		test(t, w)
+		test(w)
 		w.stop()
 		if t.Failed() {
 			t.Log(w.log.b.String())

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf16"
@@ -170,7 +171,7 @@ func (s *Server) sendFile(r *request, photo bool) (any, *failure) {
 	case len(r.file) == 0:
 		return nil, bad("there is no file in the request")
 	case photo && len(r.file) > maxPhoto:
-		return nil, bad("file of size " + fmt.Sprint(len(r.file)) + " bytes is too big for a photo; the maximum size is 10485760 bytes")
+		return nil, bad("file of size " + strconv.Itoa(len(r.file)) + " bytes is too big for a photo; the maximum size is 10485760 bytes")
 	case len(r.file) > maxDocument:
 		return nil, &failure{http.StatusRequestEntityTooLarge, "Request Entity Too Large", 0}
 	case photo && !strings.HasPrefix(http.DetectContentType(r.file), "image/"):

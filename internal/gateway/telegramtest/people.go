@@ -90,10 +90,7 @@ func (s *Server) keep(data []byte) string {
 // add gives a message an id and puts it into its chat. Private chats have one sequence of
 // ids together.
 func (s *Server) add(chat int64, m *Message) *Message {
-	seq := chat
-	if chat > 0 {
-		seq = 0
-	}
+	seq := min(chat, 0)
 	s.nextID[seq]++
 	m.ID, m.At = s.nextID[seq], time.Now()
 	s.chats[chat] = append(s.chats[chat], m)

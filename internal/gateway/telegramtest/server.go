@@ -10,7 +10,7 @@ import (
 )
 
 // Token is the bot's token.
-const Token = "4242:telegramtest" //nolint:gosec // it opens nothing
+const Token = "4242:telegramtest"
 
 // BotName is the bot's user name.
 const BotName = "aegis_test_bot"

@@ -118,21 +118,24 @@ func (c *channel) Receive(ctx context.Context, line *gateway.Line) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/messages", func(w http.ResponseWriter, r *http.Request) { c.take(w, r, line) })
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		err = srv.Serve(l)
+	}()
 	select {
-	case err := <-served:
+	case <-ended:
 		return err
 	case <-ctx.Done():
 		_ = srv.Close() // who is not answered posts again
-		<-served
+		<-ended
 		return ctx.Err()
 	}
 }
 
 // take answers a message.
 func (c *channel) take(w http.ResponseWriter, r *http.Request, line *gateway.Line) {
-	var given, want = []byte(r.Header.Get("Authorization")), []byte("Bearer " + c.token.Reveal())
+	given, want := []byte(r.Header.Get("Authorization")), []byte("Bearer "+c.token.Reveal())
 	if subtle.ConstantTimeCompare(given, want) != 1 {
 		answer(w, http.StatusUnauthorized, api.Error{Error: "the token is missing or wrong"})
 		return
