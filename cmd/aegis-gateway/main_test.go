@@ -90,7 +90,7 @@ type process struct {
 	t       *testing.T
 	cmd     *exec.Cmd
 	secrets *os.File // the daemon's end
-	log     bytes.Buffer
+	log     logBuffer
 	ended   chan struct{} // closed when err is how it ended
 	err     error
 	once    sync.Once
@@ -122,6 +122,24 @@ func (w *world) start() *process {
 		}
 	})
 	return p
+}
+
+// logBuffer is what a process logs, also while it runs.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // tell tells the gateway the token.

@@ -65,6 +65,9 @@ func (l *Line) stream(ctx context.Context, ch Channel, seq *int64, pause *backof
 
 // dispatch gives a frame to its session. It waits while too many are not shown yet.
 func (l *Line) dispatch(ctx context.Context, ch Channel, f api.Frame) error {
+	if f.Session.Channel != l.name {
+		return nil // it was not asked for
+	}
 	durable := f.Seq != 0 && f.Type == api.FrameDone
 	if f.Seq != 0 {
 		if err := l.marks.add(ctx, f.Seq); err != nil {
@@ -77,9 +80,6 @@ func (l *Line) dispatch(ctx context.Context, ch Channel, f api.Frame) error {
 	drop := func(why string, err error) {
 		l.log.WarnContext(ctx, "a frame of the agent's is dropped", logattr.Why(why), logattr.Err(err), logattr.Session(f.Session.ID))
 		l.marks.done(f.Seq)
-	}
-	if f.Session.Channel != l.name {
-		return nil
 	}
 	if !ch.Knows(f.Session.ID) {
 		if durable {

@@ -29,7 +29,7 @@ type Agent interface {
 }
 
 // maxSessions bounds how many sessions the agent can make a channel serve.
-const maxSessions = 1024
+const maxSessions = 16 << 10
 
 // Line is a channel's connection with the agent. Channels call its methods together.
 type Line struct {

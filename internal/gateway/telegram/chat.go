@@ -41,6 +41,7 @@ type chat struct {
 type note struct {
 	Draft   *draft `json:"draft,omitempty"`   // the answer under way
 	Showing *draft `json:"showing,omitempty"` // an answer that is done, and not whole in the chat yet
+	High    int    `json:"high,omitempty"`    // highest id of a message in the chat
 }
 
 // Serve implements gateway.Channel.
@@ -50,6 +51,7 @@ func (ch *channel) Serve(ctx context.Context, s *gateway.Session) {
 	if _, err := s.Note(&c.kept); err != nil {
 		ch.log.ErrorContext(ctx, "a note is of no use", logattr.Chat(id), logattr.Err(err))
 	}
+	c.room.note(c.kept.High)
 	for _, d := range []*draft{c.kept.Draft, c.kept.Showing} {
 		d.known(c.room)
 	}
@@ -271,11 +273,9 @@ func (c *chat) say(ctx context.Context, n notice) {
 	}
 }
 
-// keepable returns the note, or nil where there is nothing to it.
-func (c *chat) keepable() any {
-	if c.kept.Draft == nil && c.kept.Showing == nil {
-		return nil
-	}
+// keepable returns the note as it is now.
+func (c *chat) keepable() note {
+	c.kept.High = c.room.highest()
 	return c.kept
 }
 

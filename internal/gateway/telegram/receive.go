@@ -33,7 +33,7 @@ type receiver struct {
 func (ch *channel) Receive(ctx context.Context, line *gateway.Line) error {
 	me, err := ch.bot.me(ctx)
 	if err != nil {
-		return pace(ctx, err)
+		return pace(ctx, err, 0)
 	}
 	names, err := loadSessions(line.Dir())
 	if err != nil {
@@ -41,37 +41,57 @@ func (ch *channel) Receive(ctx context.Context, line *gateway.Line) error {
 	}
 	r := &receiver{channel: ch, line: line, me: me, names: names, told: map[int64]time.Time{}, busy: map[int64]chan struct{}{}}
 	defer r.execs.Wait()
-	for offset := 0; ; {
-		updates, err := ch.bot.poll(ctx, offset, pollTime)
-		if err == nil {
-			updates, err = r.wholeAlbums(ctx, offset, updates)
+	for offset, pause := 0, time.Second; ctx.Err() == nil; {
+		next, err := r.round(ctx, offset)
+		if offset = max(offset, next); err == nil {
+			pause = time.Second
+			continue
 		}
-		if err != nil {
-			return pace(ctx, err)
+		if ctx.Err() == nil {
+			why := explain(err)
+			r.log.WarnContext(ctx, "messages cannot be received", logattr.Err(why), logattr.Hint(fault.HintOf(why)))
 		}
-		for _, us := range albums(updates) {
-			if err := r.take(ctx, us); err != nil {
-				return err
-			}
-			offset = us[len(us)-1].id + 1
-		}
+		_ = pace(ctx, err, pause) // that is logged
+		pause = min(2*pause, maxPollPause)
 	}
+	return ctx.Err()
 }
 
-// pace waits for as long as Telegram wants before the next call, and returns what err is
-// to a person.
-func pace(ctx context.Context, err error) error {
-	wait, _ := waitOf(err)
-	if isBadToken(err) {
-		wait = time.Minute // until somebody changes it
+// maxPollPause is the longest pause between polls that fail.
+const maxPollPause = 30 * time.Second
+
+// round polls once, takes what there is, and returns the offset behind what it took.
+func (r *receiver) round(ctx context.Context, offset int) (int, error) {
+	updates, err := r.bot.poll(ctx, offset, pollTime)
+	if err == nil {
+		updates, err = r.wholeAlbums(ctx, offset, updates)
 	}
-	if wait > 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
+	if err != nil {
+		return offset, err
+	}
+	for _, us := range albums(updates) {
+		if err := r.take(ctx, us); err != nil {
+			return offset, err
 		}
+		offset = us[len(us)-1].id + 1
+	}
+	return offset, nil
+}
+
+// pace waits for pause, or for as long as Telegram wants, and returns what err is to a
+// person.
+func pace(ctx context.Context, err error, pause time.Duration) error {
+	if wait, ok := waitOf(err); ok {
+		pause = wait
+	}
+	if isBadToken(err) {
+		pause = time.Minute // until somebody changes it
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 	return explain(err)
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/gateway/telegramtest"
 )
 
@@ -88,6 +89,30 @@ func TestRestartBehindALostMessage(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAPictureIsThereOnce ends the channel when a picture has been sent and nobody knows.
+func TestAPictureIsThereOnce(t *testing.T) {
+	bubble(t, func(w *world) {
+		t := w.t
+		w.d.Done("telegram", mine, w.ask("hello"), "one")
+		w.pass(5 * time.Second)
+		w.stop()
+		w.begin() // and knows no ids but those in its files
+		blob, err := w.d.PutBlob(t.Context(), "", []byte("\x89PNG\r\n\x1a\n picture"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.tg.Fail(telegramtest.Fault{Method: "sendPhoto", Times: 1, After: true})
+		w.d.Done("telegram", mine, "", "", api.Picture{Blob: blob.Blob})
+		w.pass(500 * time.Millisecond)
+		w.stop()
+		w.begin()
+		w.pass(time.Minute)
+		if got := w.tg.FromBot(me); len(got) != 2 || !got[1].Photo || len(w.tg.Deleted(me)) != 1 {
+			t.Errorf("shown: %+v", got)
+		}
+	})
 }
 
 func TestShownButNotMarked(t *testing.T) {
