@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -72,6 +73,7 @@ func newWorld(t *testing.T) *world {
 // configure writes gateway.json.
 func (w *world) configure(section map[string]any) {
 	w.t.Helper()
+	section = maps.Clone(section)
 	section["api_base"] = w.web.URL
 	b, err := json.Marshal(map[string]any{"telegram": section})
 	if err != nil {

@@ -87,19 +87,22 @@ func (l *log) Write(b []byte) (int, error) {
 	return l.text.Write(b)
 }
 
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 func (l *log) expect(t *testing.T, text string) {
 	t.Helper()
 	for deadline := time.After(20 * time.Second); ; {
-		l.mu.Lock()
-		ok := strings.Contains(l.text.String(), text)
-		l.mu.Unlock()
-		if ok {
+		if strings.Contains(l.String(), text) {
 			return
 		}
 		select {
 		case <-l.changed:
 		case <-deadline:
-			t.Fatalf("the log does not say %q:\n%s", text, l.text.String())
+			t.Fatalf("the log does not say %q:\n%s", text, l.String())
 		}
 	}
 }
@@ -196,7 +199,7 @@ func TestSecretsComeBeforeAndAfter(t *testing.T) {
 	s.expect(t, "begin", "t2")
 	tellSecrets(t, w, nil)
 	s.expect(t, "end", "t2")
-	if out.text.String() == "" || strings.Contains(out.text.String(), "t1") {
+	if s := out.String(); s == "" || strings.Contains(s, "t1") {
 		t.Error("a secret is logged")
 	}
 }
