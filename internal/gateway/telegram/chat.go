@@ -137,7 +137,9 @@ func (c *chat) work(ctx context.Context) {
 	if c.typing = nil; time.Now().After(c.until) {
 		return
 	}
-	// It is decoration: that it fails is no matter.
+	// It is decoration: that it fails is no matter, and nothing waits for it for long.
+	ctx, cancel := context.WithTimeout(ctx, typingTime)
+	defer cancel()
 	_ = c.bot.call(ctx, tg.NewChatAction(c.room.chat, tg.ChatTyping), nil)
 	c.typing = time.NewTimer(typingTime)
 }

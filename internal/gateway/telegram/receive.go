@@ -96,13 +96,13 @@ func pace(ctx context.Context, err error, pause time.Duration) error {
 	return explain(err)
 }
 
-// albumTime is how long the rest of an album has to come: its pictures are messages of
-// their own.
+// albumTime is how long the rest of an album, or of a long text, has to come: these are
+// several messages to Telegram, and to the agent each would end the work on the one before.
 const albumTime = 700 * time.Millisecond
 
-// wholeAlbums polls again where the last update may be the first of an album.
+// wholeAlbums polls again where the last update may be the beginning of something.
 func (r *receiver) wholeAlbums(ctx context.Context, offset int, updates []update) ([]update, error) {
-	if n := len(updates); n == 0 || groupOf(updates[n-1]) == "" {
+	if n := len(updates); n == 0 || groupOf(updates[n-1]) == "" && !isCut(updates[n-1]) {
 		return updates, nil
 	}
 	timer := time.NewTimer(albumTime)
@@ -122,11 +122,35 @@ func groupOf(u update) string {
 	return u.message.MediaGroupID
 }
 
-// albums puts updates of one album together. What comes several times comes once.
+// cutLength is the length from which on a text may be the beginning of one that was too
+// long: apps cut those at a space.
+const cutLength = 4000
+
+func isCut(u update) bool {
+	return u.message != nil && units(u.message.Text) >= cutLength
+}
+
+// goesOn tells whether next is the rest of what u began.
+func goesOn(u, next update) bool {
+	if u.message == nil || next.message == nil || u.message.Chat.ID != next.message.Chat.ID {
+		return false
+	}
+	if g := groupOf(u); g != "" {
+		return g == groupOf(next)
+	}
+	from, to := u.message.From, next.message.From
+	return isCut(u) && next.message.Text != "" && !strings.HasPrefix(next.message.Text, "/") && from != nil && to != nil && from.ID == to.ID
+}
+
+// albums puts updates together that are one message: an album, a long text. One that is
+// there twice in a row is there once.
 func albums(updates []update) [][]update {
 	var out [][]update
 	for i, u := range updates {
-		if i > 0 && groupOf(u) != "" && groupOf(u) == groupOf(updates[i-1]) {
+		if i > 0 && u.id == updates[i-1].id {
+			continue
+		}
+		if i > 0 && goesOn(updates[i-1], u) {
 			last := len(out) - 1
 			out[last] = append(out[last], u)
 			continue
