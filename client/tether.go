@@ -20,6 +20,9 @@ type TetherQuery struct {
 	Wait      time.Duration // how long to wait for the first, at most 30 s
 	Types     []api.FrameType
 	ReplyToID string // only what answers the message of this MsgID
+	// Stored makes a stream begin with what is stored also where After is 0. Without it such
+	// a stream begins with what comes.
+	Stored bool
 }
 
 func (q TetherQuery) values() url.Values {
@@ -36,6 +39,9 @@ func (q TetherQuery) values() url.Values {
 	set("limit", strconv.Itoa(q.Limit))
 	set("wait_ms", strconv.FormatInt(q.Wait.Milliseconds(), 10))
 	set("reply_to_msg_id", q.ReplyToID)
+	if q.Stored {
+		v.Set("after_seq", strconv.FormatInt(q.After, 10))
+	}
 	for i, t := range q.Types {
 		if i == 0 {
 			v.Set("types", string(t))
@@ -63,7 +69,7 @@ func (c *Client) TetherPoll(ctx context.Context, ref string, q TetherQuery) (api
 }
 
 // TetherStream returns frames as they come, deltas among them, until ctx or the daemon
-// ends. With q.After it begins with those stored since.
+// ends. With q.After or q.Stored it begins with those stored since.
 func (c *Client) TetherStream(ctx context.Context, ref string, q TetherQuery) iter.Seq2[api.Frame, error] {
 	return lines[api.Frame](ctx, c, http.MethodGet, at(ref, "/tether/stream?"+q.values().Encode()))
 }

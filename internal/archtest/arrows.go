@@ -67,6 +67,9 @@ var arrows = map[string][]string{
 	"internal/launch":    {"client"},
 	"internal/mcpserver": {"client", "internal/launch"},
 
+	// Programs of the Agent Kit. They know the daemon by its API only.
+	"internal/gateway": {"client"},
+
 	// Wiring that the daemon shares with `aegis doctor`.
 	"internal/drivers": {"internal/config", "internal/doctor", "internal/kernel", "internal/vmm", "internal/vmm/qemu"},
 
@@ -90,6 +93,7 @@ var never = []struct{ pkg, dep, why string }{
 	{"internal/mcpserver", module + "internal/instance", "the MCP server speaks to the daemon"},
 	{"internal/instance", "net/http", "the core knows no edge"},
 	{"internal/instance", "os/exec", "the core decides; adapters do"},
+	{"cmd/aegis-gateway", module + "internal/instance", "the gateway speaks to the daemon"},
 	{"client", module + "internal/instance", "the client is public"},
 }
 

@@ -69,3 +69,15 @@ func Parent[S ~string](id S) slog.Attr { return slog.String("parent", string(id)
 
 // Schedule is the id of a schedule.
 func Schedule[T ~string](id T) slog.Attr { return slog.String("schedule", string(id)) }
+
+// Session is the id of a conversation with an agent.
+func Session(id string) slog.Attr { return slog.String("session", id) }
+
+// Channel is where conversations with an agent are held.
+func Channel(name string) slog.Attr { return slog.String("channel", name) }
+
+// Chat is a chat of a messaging service.
+func Chat(id int64) slog.Attr { return slog.Int64("chat", id) }
+
+// Hint is what the reader of a line can do.
+func Hint(text string) slog.Attr { return slog.String("hint", text) }
