@@ -48,6 +48,11 @@ func misread(data []byte, at int64, err error) error {
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		at, msg = e.Offset, fmt.Sprintf("%q is a %s, and ought to be a %s", e.Field, e.Value, e.Type)
 	}
+	if name, ok := strings.CutPrefix(msg, "unknown field "); ok {
+		if i := bytes.Index(data, []byte(name)); i >= 0 {
+			at = int64(i)
+		}
+	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		at, msg = int64(len(data)), "it ends in the middle"
 	}
