@@ -25,7 +25,7 @@ func calls(ids ...string) Message {
 func result(id, text string) Message { return Message{Role: Tool, CallID: id, Text: text} }
 
 func TestRepair(t *testing.T) {
-	lost := func(id string) Message { return Message{Role: Tool, CallID: id, Text: lostResult, Failed: true} }
+	lost := func(id string) Message { return Message{Role: Tool, CallID: id, Text: LostResult, Failed: true} }
 	for name, c := range map[string]struct{ in, want []Message }{
 		"a whole one stays": {
 			[]Message{say(User, "a"), calls("1"), result("1", "x"), say(Assistant, "b")},

@@ -5,9 +5,11 @@ import (
 	"strings"
 )
 
-// What Repair says where something is missing.
+// LostResult is the result of a call that was cut short.
+const LostResult = "There is no result: the call was interrupted. It may have run, in whole or in part; what it had started was ended. Look before you run it again."
+
+// What Repair says where something else is missing.
 const (
-	lostResult = "There is no result: the call was interrupted. It may have run, in whole or in part; what it had started was ended. Look before you run it again."
 	lostAnswer = "(interrupted before an answer)"
 	lostText   = "(an empty message)"
 )
@@ -88,7 +90,7 @@ func Unique(calls []Call) []Call {
 func results(calls []Call, rest []Message) []Message {
 	var out []Message
 	for _, c := range calls {
-		r := Message{Role: Tool, CallID: c.ID, Text: lostResult, Failed: true}
+		r := Message{Role: Tool, CallID: c.ID, Text: LostResult, Failed: true}
 		for _, m := range rest {
 			if m.Role == Assistant {
 				break

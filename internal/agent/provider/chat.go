@@ -82,6 +82,9 @@ func (c *chat) params(r Request) openai.ChatCompletionNewParams {
 			Name: t.Name, Description: openai.String(t.Description), Parameters: t.Schema,
 		}))
 	}
+	if r.NoCalls && len(r.Tools) > 0 {
+		p.ToolChoice.OfAuto = openai.String("none")
+	}
 	if c.own {
 		p.StreamOptions.IncludeUsage = openai.Bool(true)
 	}

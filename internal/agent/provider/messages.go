@@ -90,6 +90,9 @@ func (c *messages) params(r Request) anthropic.MessageNewParams {
 			Name: t.Name, Description: anthropic.String(t.Description), InputSchema: inputSchema(t.Schema),
 		}})
 	}
+	if r.NoCalls && len(r.Tools) > 0 {
+		p.ToolChoice.OfNone = &anthropic.ToolChoiceNoneParam{}
+	}
 	return p
 }
 

@@ -28,7 +28,8 @@ type Request struct {
 	System    string
 	Messages  []history.Message // valid: see history.Check
 	Tools     []Tool
-	MaxTokens int // of the answer; 0 is the model's own limit
+	NoCalls   bool // the model may not call Tools; they are there for the calls in Messages
+	MaxTokens int  // of the answer; 0 is the model's own limit
 	// Image reads a picture. A picture that it cannot read is named in the text instead.
 	Image func(api.Picture) ([]byte, error)
 }

@@ -82,6 +82,9 @@ func (c *respond) params(r Request) responses.ResponseNewParams {
 			Name: t.Name, Description: openai.String(t.Description), Parameters: t.Schema, Strict: openai.Bool(false),
 		}})
 	}
+	if r.NoCalls && len(r.Tools) > 0 {
+		p.ToolChoice.OfToolChoiceMode = openai.Opt(responses.ToolChoiceOptionsNone)
+	}
 	return p
 }
 
