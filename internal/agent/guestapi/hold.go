@@ -15,16 +15,18 @@ const (
 )
 
 // Hold keeps the machine awake until ctx ends, and then gives it back. A host that cannot
-// be reached is asked again; one that knows no leases is left alone.
+// be reached is asked again; one that knows no leases is left alone. There is one lease for
+// the machine: one goroutine at a time holds it.
 func (c *Client) Hold(ctx context.Context, reason string) {
 	lease := map[string]any{"ttl_ms": leaseTTL.Milliseconds(), "reason": reason}
 	for {
 		_, err := c.call(ctx, http.MethodPost, "/v1/self/keepalive", lease)
 		wait := leaseRenew
-		if err != nil {
-			if final(err) {
-				return
-			}
+		switch {
+		case err != nil && final(err):
+			<-ctx.Done()
+			return
+		case err != nil:
 			wait = leaseRetry
 		}
 		timer := time.NewTimer(wait)

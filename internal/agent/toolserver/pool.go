@@ -83,4 +83,3 @@ func (p *Pool) Close() {
 	p.mu.Unlock()
 	p.Use(nil)
 }
-
