@@ -208,6 +208,9 @@ func stream(w http.ResponseWriter, r *http.Request, step Step, events []event) {
 		case step.CutAfter > 0 && i >= step.CutAfter:
 			panic(http.ErrAbortHandler)
 		case step.Malformed && i == len(events)/2:
+			if e.name != "" {
+				_, _ = fmt.Fprintf(w, "event: %s\n", e.name)
+			}
 			_, _ = io.WriteString(w, "data: {\"choices\": [{\"delta\"\n\n")
 		}
 		if step.Pace > 0 {

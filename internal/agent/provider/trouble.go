@@ -95,7 +95,7 @@ func (s server) refusal(st status) *Trouble {
 		t := say(fault.Exhausted, "wait a little, or choose another model", "%s is asked too often", s)
 		t.Retry, t.After = true, retryAfter(st.header)
 		return t
-	case st.code >= 500, st.code == http.StatusRequestTimeout, st.code == http.StatusConflict, has(low, "overloaded", "server_error", "api_error"):
+	case st.code >= 500, st.code == http.StatusRequestTimeout, st.code == http.StatusConflict:
 		t := say(fault.Unavailable, "send the message again in a while, or choose another model", "%s has trouble (status %d)", s, st.code)
 		t.Retry, t.After = true, retryAfter(st.header)
 		return t
