@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -184,25 +186,17 @@ func (a *Agent) conversation(key api.Session) *conversation {
 	return c
 }
 
-// closeSessions closes conversations without a run until there are no more than keep open
-// ones, and leaves but one alone.
+// closeSessions closes sessions without a run until no more than keep are open, and leaves
+// that of but alone. Conversations stay: whoever has one may use it.
 func (a *Agent) closeSessions(keep int, but *conversation) {
 	a.mu.Lock()
-	all := make([]*conversation, 0, len(a.conversations))
-	for _, c := range a.conversations {
-		all = append(all, c)
-	}
+	all := slices.Collect(maps.Values(a.conversations))
 	a.mu.Unlock()
-	open := len(all)
-	for _, c := range all {
-		if open <= keep {
-			return
-		}
-		if c != but && c.close() {
-			open--
-			a.mu.Lock()
-			delete(a.conversations, c.key)
-			a.mu.Unlock()
+	open := slices.DeleteFunc(all, func(c *conversation) bool { return !c.isOpen() })
+	left := len(open)
+	for _, c := range open {
+		if left > keep && c != but && c.close() {
+			left--
 		}
 	}
 }

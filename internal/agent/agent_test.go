@@ -316,6 +316,78 @@ func TestAgentThatEndsGoesOn(t *testing.T) {
 	}
 }
 
+// TestNewMessageAfterARestart: what an agent that ended had not answered is answered too,
+// whether the next agent hears of it by itself or by a newer message.
+func TestNewMessageAfterARestart(t *testing.T) {
+	w := newWorld(t, func(r modeltest.Request) modeltest.Step {
+		if r.Last().Text == "never mind" {
+			return modeltest.Step{Text: "good"}
+		}
+		return modeltest.Step{Calls: []modeltest.Call{bash("a", "echo x >> started; sleep 1000")}}
+	}).start()
+	first := w.host.say("go")
+	w.untilFile("started")
+	w.stop()
+	w.start()
+	if got := w.host.answer(w.host.say("never mind")); got.Text != "good" {
+		t.Errorf("answer: %+v", got)
+	}
+	if got := w.host.answer(first); got.Error == "" {
+		t.Errorf("the first answer: %+v", got)
+	}
+}
+
+// TestMoreSessionsThanStayOpen: a session that was closed meanwhile goes on.
+func TestMoreSessionsThanStayOpen(t *testing.T) {
+	w := newWorld(t, func(r modeltest.Request) modeltest.Step { return modeltest.Step{Text: fmt.Sprint(len(r.Messages))} }).start()
+	for round := range 2 {
+		for i := range openSessions + 8 {
+			f := w.host.frame(api.FrameUserMessage, fmt.Sprint("s", i), api.UserMessage{Text: "hi"})
+			w.host.deliver(f)
+			if got := w.host.answer(f.MsgID); got.Text != fmt.Sprint(2*round+1) {
+				t.Fatalf("answer: %+v", got)
+			}
+		}
+	}
+}
+
+// TestScheduledMessages: one that comes while the one before is at work is left out, or
+// ends it; a notification from it goes to where the user wrote last.
+func TestScheduledMessages(t *testing.T) {
+	w := newWorld(t, func(r modeltest.Request) modeltest.Step {
+		switch {
+		case r.Last().Text == "tell":
+			return modeltest.Step{Calls: []modeltest.Call{{ID: "n", Name: "notify", Args: `{"text":"look here"}`}}}
+		case r.Last().Text == "work":
+			return modeltest.Step{Calls: []modeltest.Call{bash("a", "echo x >> started; sleep 1000")}}
+		}
+		return modeltest.Step{Text: "ok"}
+	}).start()
+	w.host.answer(w.host.say("hi"))
+	cron := func(text, conflict string) string {
+		f := w.host.frame(api.FrameUserMessage, "job", map[string]any{"text": text, "cron": map[string]string{"id": "job", "on_conflict": conflict}})
+		f.Session.Channel = "cron"
+		w.host.deliver(f)
+		return f.MsgID
+	}
+	first := cron("work", "")
+	w.untilFile("started")
+	cron("left out", "skip")
+	last := cron("tell", "replace")
+	w.host.answer(last)
+	if got := w.host.answer(first); got.Error == "" {
+		t.Errorf("answer: %+v", got)
+	}
+	if heard := w.host.heard(); !strings.Contains(heard, `assistant.done default {"text":"look here"}`) {
+		t.Errorf("no notification in %s", heard)
+	}
+	for _, r := range w.model.Requests() {
+		if r.Last().Text == "left out" {
+			t.Error("a message that was to be left out is worked on")
+		}
+	}
+}
+
 func TestSessionsAreApart(t *testing.T) {
 	w := newWorld(t, func(r modeltest.Request) modeltest.Step {
 		return modeltest.Step{Text: fmt.Sprintf("%d messages, last %s", len(r.Messages), r.Last().Text)}

@@ -51,6 +51,10 @@ func (c *conversation) accept(ctx context.Context, f api.Frame) error {
 	if c.knows(f) {
 		return nil
 	}
+	// What an agent before this one has not ended is ended now, with an answer.
+	if err := c.goOn(ctx); err != nil {
+		return err
+	}
 	taken := &session.Taken{Type: f.Type, MsgID: f.MsgID, Seq: f.Seq}
 	switch f.Type {
 	case api.FrameUserMessage:
@@ -71,13 +75,8 @@ func (c *conversation) message(ctx context.Context, f api.Frame, taken *session.
 	if err != nil {
 		m.Text, m.Images = "("+err.Error()+")", nil
 	}
-	if busy := c.run != nil && !c.run.over(); busy && f.Session.Channel == cronChannel {
-		switch m.Cron.OnConflict {
-		case "", "skip":
-			return c.append(session.Record{Taken: taken})
-		case "queue":
-			c.run.wait(ctx)
-		}
+	if busy := c.run != nil && !c.run.over(); busy && f.Session.Channel == cronChannel && m.Cron.OnConflict != "replace" {
+		return c.append(session.Record{Taken: taken})
 	}
 	c.stop(errSuperseded)
 	taken.User = m.User
@@ -97,11 +96,16 @@ func (c *conversation) message(ctx context.Context, f api.Frame, taken *session.
 func (c *conversation) resume(ctx context.Context) error {
 	c.gate.Lock()
 	defer c.gate.Unlock()
-	if c.run != nil {
-		return nil
-	}
 	if err := c.open(); err != nil {
 		return err
+	}
+	return c.goOn(ctx)
+}
+
+// goOn is resume under the gate, with the session open.
+func (c *conversation) goOn(ctx context.Context) error {
+	if c.run != nil {
+		return nil
 	}
 	c.mu.Lock()
 	taken, times := c.sess.Unanswered()
@@ -204,7 +208,15 @@ func (c *conversation) messages() []history.Message {
 	return c.sess.Messages()
 }
 
-// close closes the session if nothing is under way in it.
+// isOpen reports whether the session is in memory.
+func (c *conversation) isOpen() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sess != nil
+}
+
+// close closes the session if nothing is under way in it, and reports whether it did. The
+// next frame opens it again.
 func (c *conversation) close() bool {
 	if !c.gate.TryLock() {
 		return false

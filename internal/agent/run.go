@@ -55,13 +55,6 @@ func (r *run) over() bool {
 	}
 }
 
-func (r *run) wait(ctx context.Context) {
-	select {
-	case <-r.done:
-	case <-ctx.Done():
-	}
-}
-
 // live is all of a run. What it says of the end it says when the end is on disk, and the
 // message is ended when the host has it.
 func (r *run) live() {

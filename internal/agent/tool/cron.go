@@ -56,7 +56,7 @@ func Cron(path string) []Tool {
 				"message*", field("string", "what you will be told then; say all that you need to know, and whom to notify"),
 				"id", field("string", "a name for it; default a random one"),
 				"session", field("string", "the session on the channel cron that it is sent in; default its own"),
-				"on_conflict", map[string]any{"type": "string", "enum": []string{"skip", "queue", "replace"}, "description": "what happens if the one before is still at work; default skip"},
+				"on_conflict", map[string]any{"type": "string", "enum": []string{"skip", "replace"}, "description": "what happens while the one before is still at work: this one is left out, or ends it; default skip"},
 			),
 			Run: c.create,
 		},
@@ -116,8 +116,8 @@ func (c *cronFile) create(_ context.Context, call Call) (Result, error) {
 		return Result{}, errors.New("id: letters, digits and ._:- only, at most 64")
 	case e.Session != "" && !cronName.MatchString(e.Session):
 		return Result{}, errors.New("session: letters, digits and ._:- only, at most 64")
-	case e.OnConflict != "" && !slices.Contains([]string{"skip", "queue", "replace"}, e.OnConflict):
-		return Result{}, errors.New("on_conflict is skip, queue or replace")
+	case e.OnConflict != "" && e.OnConflict != "skip" && e.OnConflict != "replace":
+		return Result{}, errors.New("on_conflict is skip or replace")
 	case strings.TrimSpace(e.Message) == "" || len(e.Message) > maxCronMessage:
 		return Result{}, fmt.Errorf("message is empty, or has over %d bytes; put long instructions into a file, and name it", maxCronMessage)
 	}

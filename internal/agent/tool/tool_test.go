@@ -227,7 +227,7 @@ func TestMemory(t *testing.T) {
 func TestCron(t *testing.T) {
 	b := newBench(t)
 	b.expect("cron_list", m{}, "there are no entries")
-	b.expect("cron_create", m{"id": "mail", "schedule": "*/5  8-18 * * 1-5", "message": "look for mail", "on_conflict": "queue"}, "created mail; the next time is")
+	b.expect("cron_create", m{"id": "mail", "schedule": "*/5  8-18 * * 1-5", "message": "look for mail", "on_conflict": "replace"}, "created mail; the next time is")
 	b.expect("cron_create", m{"id": "mail", "schedule": "* * * * *", "message": "x"}, "already")
 	b.expect("cron_disable", m{"id": "mail"}, "done")
 	var entries []cronEntry
@@ -235,7 +235,7 @@ func TestCron(t *testing.T) {
 	if err != nil || json.Unmarshal(data, &entries) != nil || len(entries) != 1 {
 		t.Fatalf("%s, %v", data, err)
 	}
-	if e := entries[0]; e.Enabled || e.Schedule != "*/5 8-18 * * 1-5" || e.OnConflict != "queue" || e.CreatedAt.IsZero() {
+	if e := entries[0]; e.Enabled || e.Schedule != "*/5 8-18 * * 1-5" || e.OnConflict != "replace" || e.CreatedAt.IsZero() {
 		t.Errorf("entry: %+v", e)
 	}
 	b.expect("cron_enable", m{"id": "mail"}, "done")
