@@ -116,7 +116,7 @@ func (a *Agent) serve(ctx context.Context, listener net.Listener) error {
 	}
 	var parts sync.WaitGroup
 	parts.Go(func() { a.keepAwake(ctx) })
-	parts.Go(func() { a.startServers() })
+	parts.Go(func() { a.startServers(ctx) })
 	parts.Go(func() { a.resume(ctx) })
 	served := make(chan error, 1)
 	parts.Go(func() { served <- server.Serve(listener) })
@@ -133,7 +133,7 @@ func (a *Agent) serve(ctx context.Context, listener net.Listener) error {
 	}
 	parts.Wait()
 	a.wg.Wait()
-	a.servers.Close()
+	a.servers.Close(ctx)
 	a.closeSessions(0, nil)
 	a.host.CloseIdle()
 	a.web.CloseIdleConnections()
@@ -145,9 +145,9 @@ func (a *Agent) serve(ctx context.Context, listener net.Listener) error {
 
 // startServers starts what the settings name before anybody asks. Wrong settings are told
 // to the first who does.
-func (a *Agent) startServers() {
+func (a *Agent) startServers(ctx context.Context) {
 	if s, _ := a.settings(); s != nil {
-		a.servers.Use(a.serverConf(s))
+		a.servers.Use(ctx, a.serverConf(s))
 	}
 }
 
@@ -162,14 +162,14 @@ func (a *Agent) settings() (*settings.Settings, error) {
 func (a *Agent) resume(ctx context.Context) {
 	keys, err := session.Recent(a.conf.sessions(), time.Now().Add(-resumeAge), resumeSessions)
 	if err != nil {
-		a.log.Error("look for unfinished work", logattr.Err(err))
+		a.log.ErrorContext(ctx, "look for unfinished work", logattr.Err(err))
 	}
 	for _, key := range keys {
 		if ctx.Err() != nil {
 			return
 		}
 		if err := a.conversation(key).resume(ctx); err != nil {
-			a.log.Error("go on with a session", logattr.Part(session.FileName(key)), logattr.Err(err))
+			a.log.ErrorContext(ctx, "go on with a session", logattr.Part(session.FileName(key)), logattr.Err(err))
 		}
 	}
 	a.closeSessions(openSessions, nil)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -212,9 +213,9 @@ func TestSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.write(".aegis/agent.json", `{"modle":"x"}`)
+	w.write(".aegis/agent.json", `{"mdl":"x"}`)
 	w.start()
-	if got := w.host.answer(w.host.say("hi")); !strings.Contains(got.Text, `unknown field "modle"`) || got.Error == "" {
+	if got := w.host.answer(w.host.say("hi")); !strings.Contains(got.Text, `unknown field "mdl"`) || got.Error == "" {
 		t.Errorf("nothing but wrong settings: %+v", got)
 	}
 	w.write(".aegis/agent.json", string(good))
@@ -300,7 +301,7 @@ func TestPictures(t *testing.T) {
 func TestAgentThatEndsGoesOn(t *testing.T) {
 	w := newWorld(t, func(r modeltest.Request) modeltest.Step {
 		if r.Last().Role == history.Tool {
-			return modeltest.Step{Text: "it was cut: " + fmt.Sprint(strings.Contains(r.Last().Text, "interrupted"))}
+			return modeltest.Step{Text: "it was cut: " + strconv.FormatBool(strings.Contains(r.Last().Text, "interrupted"))}
 		}
 		return modeltest.Step{Text: "first", Calls: []modeltest.Call{bash("a", "echo x > started; sleep 1000")}}
 	}).start()

@@ -30,7 +30,7 @@ func (r *run) ask(step loop.Step) error {
 	limits := r.kit.context
 	for n := 0; ; n++ {
 		answer, err := r.stream(step, limits)
-		if t, ok := errors.AsType[*provider.Trouble](err); ok && t.TooLong && n < squeezes {
+		if t, ok := errors.AsType[*provider.Error](err); ok && t.TooLong && n < squeezes {
 			limits.Chars = min(limits.Chars, chars(history.Trim(history.Repair(r.c.messages()), limits))) / 2
 			continue
 		}

@@ -56,15 +56,15 @@ func (c *conversation) accept(ctx context.Context, f api.Frame) error {
 		return err
 	}
 	taken := &session.Taken{Type: f.Type, MsgID: f.MsgID, Seq: f.Seq}
-	switch f.Type {
-	case api.FrameUserMessage:
+	switch {
+	case f.Type == api.FrameUserMessage:
 		return c.message(ctx, f, taken)
-	case api.FrameCancel:
+	case f.Type == api.FrameCancel:
 		c.stop(errCanceled)
 		return c.append(session.Record{Taken: taken})
 	default:
 		// A later version of the host may send what this one does not know.
-		c.agent.log.Warn("a frame of an unknown type", logattr.Part(string(f.Type)))
+		c.agent.log.WarnContext(ctx, "a frame of an unknown type", logattr.Part(string(f.Type)))
 		return nil
 	}
 }
@@ -85,7 +85,7 @@ func (c *conversation) message(ctx context.Context, f api.Frame, taken *session.
 		return err
 	}
 	if err := c.agent.last.set(c.key); err != nil {
-		c.agent.log.Warn("remember where the user writes", logattr.Err(err))
+		c.agent.log.WarnContext(ctx, "remember where the user writes", logattr.Err(err))
 	}
 	c.begin(ctx, taken)
 	return nil

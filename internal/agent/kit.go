@@ -46,7 +46,7 @@ func (a *Agent) assemble(ctx context.Context, s *settings.Settings, taken *sessi
 	if err != nil {
 		return nil, err
 	}
-	a.servers.Use(a.serverConf(s))
+	a.servers.Use(ctx, a.serverConf(s))
 	waiting, cancel := context.WithTimeout(ctx, serversWait)
 	defer cancel()
 	theirs, notes := a.servers.Tools(waiting)
@@ -59,7 +59,7 @@ func (a *Agent) assemble(ctx context.Context, s *settings.Settings, taken *sessi
 	}
 	return &kit{
 		model: &provider.Patient{Model: model, Waiting: func(why error, pause time.Duration) {
-			a.log.Info("the model is asked again", logattr.Err(why), logattr.Took(pause))
+			a.log.InfoContext(ctx, "the model is asked again", logattr.Err(why), logattr.Took(pause))
 		}},
 		tools:  tool.NewSet(offered, choice.Key, brave, images),
 		system: a.prompt(s, taken, notes), context: s.Context(), maxTokens: s.MaxTokens,

@@ -3,6 +3,7 @@ package agent
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -140,9 +141,7 @@ func TestKilledAtRandom(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, task)
 			conf := map[string]any{"model": "openai/gpt", "base_url": w.model.URL + "/v1", "api_key_env": "OPENAI_API_KEY"}
-			for k, v := range format {
-				conf[k] = v
-			}
+			maps.Copy(conf, format)
 			if name == "messages" {
 				conf["base_url"] = w.model.URL
 			}
@@ -191,15 +190,15 @@ func marked(t *testing.T) string {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		out := ""
+		var found []string
 		entries, _ := filepath.Glob("/proc/[0-9]*/environ")
 		for _, e := range entries {
 			if env, err := os.ReadFile(e); err == nil && strings.Contains(string(env), "AEGIS_AGENT_CALL=") && strings.Contains(string(env), t.Name()) {
-				out += e + "\n"
+				found = append(found, e)
 			}
 		}
-		if out == "" || time.Now().After(deadline) {
-			return out
+		if len(found) == 0 || time.Now().After(deadline) {
+			return strings.Join(found, "\n")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

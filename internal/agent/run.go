@@ -128,7 +128,7 @@ func (r *run) work() error {
 // model knows, and the user hears of it even if this agent ends now.
 func (r *run) wind(err error) error {
 	partial := strings.TrimSpace(r.partial.String())
-	note := ""
+	var note string
 	switch cause := context.Cause(r.ctx); {
 	case errors.Is(cause, errCanceled), errors.Is(cause, errSuperseded):
 		err, note = cause, "["+cause.Error()+"]"

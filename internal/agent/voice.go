@@ -146,8 +146,8 @@ func (v *voice) run() {
 		if !ok {
 			break
 		}
-		switch f.Type {
-		case api.FrameDone, api.FrameAck, api.FrameReasoningDone:
+		switch {
+		case f.Type == api.FrameDone, f.Type == api.FrameAck, f.Type == api.FrameReasoningDone:
 			if v.host.Send(v.ctx, f) != nil && f.Type == api.FrameDone {
 				v.failed = v.ctx.Err() != nil // one that the host refuses for good would be refused again
 			}

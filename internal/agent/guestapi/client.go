@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,11 +90,7 @@ func (c *Client) Send(ctx context.Context, f api.Frame) error {
 
 // final reports whether a frame would be refused again.
 func final(err error) bool {
-	switch fault.KindOf(err) {
-	case fault.Invalid, fault.Denied, fault.NotFound, fault.TooLarge:
-		return true
-	}
-	return false
+	return slices.Contains([]fault.Kind{fault.Invalid, fault.Denied, fault.NotFound, fault.TooLarge}, fault.KindOf(err))
 }
 
 // call makes one attempt at a call.

@@ -2,6 +2,7 @@ package history
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -20,8 +21,7 @@ const (
 // already, drops nothing that was said, and may be applied again without effect.
 func Repair(messages []Message) []Message {
 	var out []Message
-	for i := 0; i < len(messages); i++ {
-		m := messages[i]
+	for i, m := range messages {
 		switch m.Role {
 		case User:
 			if n := len(out); n > 0 && out[n-1].Role != Assistant {
@@ -45,7 +45,7 @@ func Repair(messages []Message) []Message {
 			m.Calls = Unique(m.Calls)
 			out = append(out, m)
 			out = append(out, results(m.Calls, messages[i+1:])...)
-		default:
+		case Tool:
 			// Results were taken by the message that called; others have no call.
 		}
 	}
@@ -113,8 +113,8 @@ func results(calls []Call, rest []Message) []Message {
 // whether there is such an answer after the last message of a user.
 func Missing(messages []Message) []Call {
 	done := map[string]bool{}
-	for i := len(messages) - 1; i >= 0; i-- {
-		switch m := messages[i]; m.Role {
+	for _, m := range slices.Backward(messages) {
+		switch m.Role {
 		case User:
 			return nil
 		case Tool:

@@ -2,6 +2,7 @@ package history
 
 import (
 	"fmt"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -25,13 +26,13 @@ func Trim(messages []Message, l Limits) []Message {
 		return nil
 	}
 	total, first := 0, len(starts)
-	for i := len(starts) - 1; i >= 0; i-- {
+	for i, start := range slices.Backward(starts) {
 		end := len(messages)
 		if i+1 < len(starts) {
 			end = starts[i+1]
 		}
 		n := 0
-		for _, m := range messages[starts[i]:end] {
+		for _, m := range messages[start:end] {
 			n += m.Chars()
 		}
 		newest := i == len(starts)-1

@@ -7,6 +7,7 @@ package loop
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/xfeldman/aegisvm/internal/agent/history"
@@ -79,8 +80,8 @@ func Next(messages []history.Message, spent Spent, b Budget) Step {
 
 // Turn returns the newest message of the user and what follows it.
 func Turn(messages []history.Message) []history.Message {
-	for i := len(messages) - 1; i >= 0; i-- {
-		if messages[i].Role == history.User {
+	for i, m := range slices.Backward(messages) {
+		if m.Role == history.User {
 			return messages[i:]
 		}
 	}

@@ -122,10 +122,10 @@ func readChat(body []byte) (Request, error) {
 }
 
 func events(api API, model string, s Step) []event {
-	switch api {
-	case Responses:
+	switch {
+	case api == Responses:
 		return responsesEvents(model, s)
-	case Messages:
+	case api == Messages:
 		return messagesEvents(model, s)
 	}
 	return chatEvents(model, s)

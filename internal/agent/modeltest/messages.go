@@ -134,16 +134,16 @@ func (t *turns) blocks(blocks []messagesBlock) {
 			if said {
 				t.fail("a result after other content")
 			}
-			var text string
+			var text strings.Builder
 			var pictures []string
 			for _, c := range b.Content {
 				if c.Type == "image" {
 					pictures = append(pictures, c.Source.Data)
 				} else {
-					text += c.Text
+					text.WriteString(c.Text)
 				}
 			}
-			t.result(b.ToolUseID, text, pictures)
+			t.result(b.ToolUseID, text.String(), pictures)
 		default:
 			t.fail("a block of type %q of the user", b.Type)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 )
 
 type responsesRequest struct {
@@ -64,6 +65,66 @@ func responsesContent(raw json.RawMessage) (text string, images []string, err er
 	return text, images, nil
 }
 
+// itemReader makes messages of items. An answer is what stands between others: reasoning,
+// text, and calls.
+type itemReader struct {
+	turns   *turns
+	text    string
+	calls   []Call
+	thought bool
+}
+
+func (r *itemReader) flush() {
+	if r.text != "" || len(r.calls) > 0 {
+		r.turns.assistant(r.text, r.calls)
+	} else if r.thought {
+		r.turns.fail("reasoning without what followed it")
+	}
+	r.text, r.calls, r.thought = "", nil, false
+}
+
+func (r *itemReader) read(raw json.RawMessage) error {
+	var item responsesItem
+	if err := strict(raw, &item); err != nil {
+		return err
+	}
+	said := item.Content
+	if item.Type == "function_call_output" {
+		said = item.Output
+	}
+	var text string
+	var images []string
+	if len(said) > 0 {
+		var err error
+		if text, images, err = responsesContent(said); err != nil {
+			return err
+		}
+	}
+	switch {
+	case item.Type == "reasoning":
+		if item.Encrypted == "" || item.ID == "" {
+			r.turns.fail("reasoning without its content")
+		}
+		r.thought = true
+	case item.Type == "function_call":
+		r.calls = append(r.calls, Call{ID: item.CallID, Name: item.Name, Args: item.Arguments})
+	case item.Type == "function_call_output":
+		r.flush()
+		r.turns.result(item.CallID, text, images)
+	case item.Role == "assistant":
+		if r.text != "" {
+			r.turns.fail("two answers in a row")
+		}
+		r.text = text
+	case item.Role == "user":
+		r.flush()
+		r.turns.user(text, images)
+	default:
+		r.turns.fail("an item of type %q", item.Type)
+	}
+	return nil
+}
+
 func readResponses(body []byte) (Request, error) {
 	var in responsesRequest
 	if err := strict(body, &in); err != nil {
@@ -74,59 +135,13 @@ func readResponses(body []byte) (Request, error) {
 		return out, errors.New("no stream, no model, or it is to be stored")
 	}
 	var t turns
-	// An answer is what stands between others: text, and calls.
-	var text string
-	var calls []Call
-	var thought bool
-	flush := func() {
-		if text != "" || len(calls) > 0 {
-			t.assistant(text, calls)
-		} else if thought {
-			t.fail("reasoning without what followed it")
-		}
-		text, calls, thought = "", nil, false
-	}
+	items := itemReader{turns: &t}
 	for _, raw := range in.Input {
-		var item responsesItem
-		if err := strict(raw, &item); err != nil {
+		if err := items.read(raw); err != nil {
 			return out, err
 		}
-		switch {
-		case item.Type == "reasoning":
-			if item.Encrypted == "" || item.ID == "" {
-				t.fail("reasoning without its content")
-			}
-			thought = true
-		case item.Type == "function_call":
-			calls = append(calls, Call{ID: item.CallID, Name: item.Name, Args: item.Arguments})
-		case item.Type == "function_call_output":
-			flush()
-			s, images, err := responsesContent(item.Output)
-			if err != nil {
-				return out, err
-			}
-			t.result(item.CallID, s, images)
-		case item.Role == "assistant":
-			s, _, err := responsesContent(item.Content)
-			if err != nil {
-				return out, err
-			}
-			if text != "" {
-				t.fail("two answers in a row")
-			}
-			text = s
-		case item.Role == "user":
-			flush()
-			s, images, err := responsesContent(item.Content)
-			if err != nil {
-				return out, err
-			}
-			t.user(s, images)
-		default:
-			t.fail("an item of type %q", item.Type)
-		}
 	}
-	flush()
+	items.flush()
 	for _, f := range in.Tools {
 		if err := tool(f.Name, f.Description, f.Parameters); err != nil {
 			return out, err
@@ -149,9 +164,7 @@ func responsesEvents(model string, s Step) []event {
 			"id": "resp_1", "object": "response", "created_at": 1700000000, "model": model, "status": status, "error": nil, "output": []any{},
 			"usage": map[string]any{"input_tokens": 10, "output_tokens": 5, "total_tokens": 15},
 		}
-		for k, v := range more {
-			r[k] = v
-		}
+		maps.Copy(r, more)
 		return map[string]any{"response": r}
 	}
 	out := []event{ev("response.created", response("in_progress", nil))}

@@ -2,6 +2,7 @@ package modeltest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -76,15 +77,15 @@ type Server struct {
 
 // New starts a server, which ends with the test. At the end the test fails if any request
 // was invalid.
-func New(t testing.TB, script func(Request) Step) *Server {
-	t.Helper()
+func New(tb testing.TB, script func(Request) Step) *Server {
+	tb.Helper()
 	s := &Server{Script: script}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		s.CloseClientConnections()
 		s.Close()
 		for _, f := range s.Faults() {
-			t.Errorf("the model was sent something invalid: %s", f)
+			tb.Errorf("the model was sent something invalid: %s", f)
 		}
 	})
 	return s
@@ -161,20 +162,20 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 func authorized(api API, h http.Header) error {
-	switch api {
-	case Guest:
+	switch {
+	case api == Guest:
 		return nil
-	case Messages:
+	case api == Messages:
 		if h.Get("X-Api-Key") != Key {
-			return fmt.Errorf("invalid x-api-key")
+			return errors.New("invalid x-api-key")
 		}
 		if h.Get("Anthropic-Version") == "" {
-			return fmt.Errorf("no anthropic-version")
+			return errors.New("no anthropic-version")
 		}
 		return nil
 	}
 	if h.Get("Authorization") != "Bearer "+Key {
-		return fmt.Errorf("Incorrect API key provided")
+		return errors.New("incorrect API key provided")
 	}
 	return nil
 }
@@ -214,7 +215,7 @@ func stream(w http.ResponseWriter, r *http.Request, step Step, events []event) {
 			_, _ = io.WriteString(w, "data: {\"choices\": [{\"delta\"\n\n")
 		}
 		if step.Pace > 0 {
-			time.Sleep(step.Pace)
+			<-time.After(step.Pace)
 		}
 		data, raw := e.data.(string)
 		if !raw {

@@ -99,10 +99,10 @@ func (c *chat) params(r Request) openai.ChatCompletionNewParams {
 }
 
 func chatMessage(r Request, m history.Message) openai.ChatCompletionMessageParamUnion {
-	switch m.Role {
-	case history.Tool:
+	switch {
+	case m.Role == history.Tool:
 		return openai.ToolMessage(m.Text, m.CallID)
-	case history.Assistant:
+	case m.Role == history.Assistant:
 		a := &openai.ChatCompletionAssistantMessageParam{}
 		if m.Text != "" {
 			a.Content.OfString = openai.String(m.Text)
@@ -221,7 +221,7 @@ func (a *chatAnswer) answer() Answer {
 	return out
 }
 
-// openaiTrouble makes a Trouble of an error of the SDK.
+// openaiTrouble makes an Error of an error of the SDK.
 func (s server) openaiTrouble(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

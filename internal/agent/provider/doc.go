@@ -12,10 +12,10 @@
 //
 // # What can go wrong
 //
-// Every error is a *Trouble: a fault.Error with words and a hint for the person in the
+// Every error is an *Error: a fault.Error with words and a hint for the person in the
 // chat, and what a program needs to know: whether to ask again, when, and whether less
 // context would help. An answer is whole or an error: a stream that ends early, or with
-// half an event, is a Trouble, whatever was told before.
+// half an event, is an Error, whatever was told before.
 //
 // Patient asks again where that helps. It is a decorator, so that models need not know of
 // retries: the SDKs' own are off. A watchdog below all of them ends requests to servers

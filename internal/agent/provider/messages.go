@@ -113,8 +113,8 @@ func inputSchema(schema map[string]any) anthropic.ToolInputSchemaParam {
 
 func (c *messages) blocks(r Request, m history.Message) []anthropic.ContentBlockParamUnion {
 	var out []anthropic.ContentBlockParamUnion
-	switch m.Role {
-	case history.Tool:
+	switch {
+	case m.Role == history.Tool:
 		result := &anthropic.ToolResultBlockParam{ToolUseID: m.CallID, IsError: anthropic.Bool(m.Failed)}
 		if m.Text != "" {
 			result.Content = append(result.Content, anthropic.ToolResultBlockParamContentUnion{OfText: &anthropic.TextBlockParam{Text: m.Text}})
@@ -123,7 +123,7 @@ func (c *messages) blocks(r Request, m history.Message) []anthropic.ContentBlock
 			result.Content = append(result.Content, anthropic.ToolResultBlockParamContentUnion{OfText: b.OfText, OfImage: b.OfImage})
 		}
 		return append(out, anthropic.ContentBlockParamUnion{OfToolResult: result})
-	case history.Assistant:
+	case m.Role == history.Assistant:
 		for _, raw := range opaque(m, c.model) {
 			out = append(out, param.Override[anthropic.ContentBlockParamUnion](raw))
 		}
@@ -231,16 +231,16 @@ func (a *messagesAnswer) answer() Answer {
 	}
 	out.Message.Text, out.Reasoning = strings.Join(text, ""), strings.Join(thought, "\n")
 	out.Message.Calls = history.Unique(out.Message.Calls)
-	switch a.stop {
-	case anthropic.StopReasonMaxTokens, "model_context_window_exceeded":
+	switch {
+	case a.stop == anthropic.StopReasonMaxTokens, a.stop == "model_context_window_exceeded":
 		out.Stop = Length
-	case anthropic.StopReasonRefusal:
+	case a.stop == anthropic.StopReasonRefusal:
 		out.Stop = Refused
 	}
 	return out
 }
 
-// trouble makes a Trouble of an error of the SDK. Errors in the middle of a stream have
+// trouble makes an Error of an error of the SDK. Errors in the middle of a stream have
 // the status of its beginning.
 func (c *messages) trouble(ctx context.Context, err error) error {
 	if ctx.Err() != nil {

@@ -18,7 +18,7 @@ import (
 // Model is a language model. It may be asked from many goroutines.
 type Model interface {
 	// Stream asks the model and calls on, from this goroutine, with what it says as it
-	// comes. The Answer is whole. Every error is a *Trouble, but that of an ended ctx,
+	// comes. The Answer is whole. Every error is an *Error, but that of an ended ctx,
 	// which is ctx's cause.
 	Stream(ctx context.Context, r Request, on func(Delta)) (Answer, error)
 }

@@ -73,6 +73,7 @@ func user(text string) history.Message { return history.Message{Role: history.Us
 
 func TestTextAndReasoning(t *testing.T) {
 	each(t, one(modeltest.Step{Text: "hello to you all", Reasoning: "they greet"}), func(t *testing.T, m Model, s *modeltest.Server) {
+		t.Helper()
 		var text, thought strings.Builder
 		a, err := m.Stream(t.Context(), ask(user("hi")), func(d Delta) { text.WriteString(d.Text); thought.WriteString(d.Reasoning) })
 		if err != nil {
@@ -95,6 +96,7 @@ func TestRoundOfTools(t *testing.T) {
 		{Text: "done"},
 	}
 	each(t, func(string) []modeltest.Step { return steps }, func(t *testing.T, m Model, s *modeltest.Server) {
+		t.Helper()
 		q := history.Message{Role: history.User, Text: "look", Images: []api.Picture{{MediaType: "image/png", Blob: "a"}, {Blob: "gone"}}}
 		a, err := m.Stream(t.Context(), ask(q), func(Delta) {})
 		if err != nil {
@@ -125,6 +127,7 @@ func TestRoundOfTools(t *testing.T) {
 
 func TestBrokenArguments(t *testing.T) {
 	each(t, one(modeltest.Step{Calls: []modeltest.Call{{ID: "c1", Name: "bash", Args: `{"command":`}, {ID: "c1", Name: "bash", Args: `{}`}}}), func(t *testing.T, m Model, _ *modeltest.Server) {
+		t.Helper()
 		a, err := m.Stream(t.Context(), ask(user("x")), func(Delta) {})
 		if err != nil {
 			t.Fatal(err)
@@ -162,8 +165,9 @@ func TestTroubles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			each(t, one(c.step), func(t *testing.T, m Model, _ *modeltest.Server) {
+				t.Helper()
 				_, err := m.Stream(t.Context(), ask(user("x")), func(Delta) {})
-				tr, ok := errors.AsType[*Trouble](err)
+				tr, ok := errors.AsType[*Error](err)
 				if !ok {
 					t.Fatalf("%v is no trouble", err)
 				}
@@ -192,7 +196,7 @@ func TestEndOfStreamWithoutEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = m.Stream(t.Context(), ask(user("x")), func(Delta) {})
-		if tro, ok := errors.AsType[*Trouble](err); !ok || !tro.Retry {
+		if tro, ok := errors.AsType[*Error](err); !ok || !tro.Retry {
 			t.Errorf("%s: %v", format, err)
 		}
 		tr.CloseIdleConnections()
@@ -225,6 +229,7 @@ func TestRefusedKeyNamesIt(t *testing.T) {
 func TestCancelIsNoTrouble(t *testing.T) {
 	cause := errors.New("enough")
 	each(t, one(modeltest.Step{Text: "one two three", Pace: 50 * time.Millisecond}), func(t *testing.T, m Model, _ *modeltest.Server) {
+		t.Helper()
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
 		_, err := m.Stream(ctx, ask(user("x")), func(d Delta) {
@@ -254,7 +259,7 @@ func (s *scripted) Stream(_ context.Context, _ Request, on func(Delta)) (Answer,
 }
 
 func trouble(retry bool, after time.Duration) error {
-	return &Trouble{Fault: fault.New(fault.Unavailable, "no luck").WithHint("wait"), Retry: retry, After: after}
+	return &Error{Fault: fault.New(fault.Unavailable, "no luck").WithHint("wait"), Retry: retry, After: after}
 }
 
 func TestPatientWaitsAsLongAsItIsTold(t *testing.T) {

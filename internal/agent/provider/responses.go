@@ -47,7 +47,7 @@ func (c *respond) Stream(ctx context.Context, r Request, on func(Delta)) (Answer
 	return acc.answer(), nil
 }
 
-// failed makes a Trouble of an event that ends the stream.
+// failed makes an Error of an event that ends the stream.
 func (c *respond) failed(ev responses.ResponseStreamEventUnion) error {
 	body := map[string]string{"code": ev.Code, "message": ev.Message}
 	if ev.Type == "response.failed" {
@@ -90,15 +90,15 @@ func (c *respond) params(r Request) responses.ResponseNewParams {
 
 // items returns what a message is in this protocol.
 func (c *respond) items(r Request, m history.Message) []responses.ResponseInputItemUnionParam {
-	switch m.Role {
-	case history.Tool:
+	switch {
+	case m.Role == history.Tool:
 		item := responses.ResponseInputItemParamOfFunctionCallOutput(m.Text)
 		if len(m.Images) > 0 {
 			item = responses.ResponseInputItemParamOfFunctionCallOutput(c.outputs(r, m))
 		}
 		item.OfFunctionCallOutput.CallID = openai.String(m.CallID)
 		return []responses.ResponseInputItemUnionParam{item}
-	case history.Assistant:
+	case m.Role == history.Assistant:
 		var out []responses.ResponseInputItemUnionParam
 		for _, raw := range opaque(m, c.model) {
 			out = append(out, param.Override[responses.ResponseInputItemUnionParam](raw))

@@ -39,7 +39,7 @@ func (p *Patient) Stream(ctx context.Context, r Request, on func(Delta)) (Answer
 			said = said || d.Text != ""
 			on(d)
 		})
-		t, ok := errors.AsType[*Trouble](err)
+		t, ok := errors.AsType[*Error](err)
 		if err == nil || !ok || !t.Retry {
 			return answer, err
 		}
@@ -70,7 +70,7 @@ func (p *Patient) Stream(ctx context.Context, r Request, on func(Delta)) (Answer
 
 // pauseAfter returns how long to wait after the nth attempt. A connection that broke at
 // once is tried again at once, first: after a machine slept, those that it had are dead.
-func pauseAfter(n int, t *Trouble) time.Duration {
+func pauseAfter(n int, t *Error) time.Duration {
 	if t.After > 0 {
 		return t.After
 	}
@@ -78,5 +78,5 @@ func pauseAfter(n int, t *Trouble) time.Duration {
 		return 0
 	}
 	pause := min(maxPause, firstPause<<(n-1))
-	return pause/2 + rand.N(pause/2+1)
+	return pause/2 + rand.N(pause/2+1) //nolint:gosec // spreads load, guards nothing
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/xfeldman/aegisvm/internal/fault"
 )
 
-// Trouble is why there is no answer.
-type Trouble struct {
+// Error is why there is no answer.
+type Error struct {
 	Fault *fault.Error // what to tell the person in the chat
 	// Retry says that the same request may be answered later, and After how much later
 	// the server wants it.
@@ -27,10 +27,10 @@ type Trouble struct {
 }
 
 // Error implements error.
-func (t *Trouble) Error() string { return t.Fault.Error() }
+func (t *Error) Error() string { return t.Fault.Error() }
 
 // Unwrap returns the fault, with its kind and hint.
-func (t *Trouble) Unwrap() error { return t.Fault }
+func (t *Error) Unwrap() error { return t.Fault }
 
 // maxDetail bounds what is shown of a server's own words, in characters.
 const maxDetail = 300
@@ -63,20 +63,20 @@ func noKey(provider, keyName string) error {
 	if keyName == "" {
 		keyName = "the variable that api_key_env names"
 	}
-	return &Trouble{Fault: fault.New(fault.Denied, "there is no key for %s: %s is not set", server{provider: provider}, keyName).
+	return &Error{Fault: fault.New(fault.Denied, "there is no key for %s: %s is not set", server{provider: provider}, keyName).
 		WithHint("on the host: aegis secret set %s, then start the instance with --secret %s", keyName, keyName)}
 }
 
-// refusal makes a Trouble of an answer that is no success.
-func (s server) refusal(st status) *Trouble {
+// refusal makes an Error of an answer that is no success.
+func (s server) refusal(st status) *Error {
 	detail, code := s.detail(st.body)
 	low := strings.ToLower(code + " " + detail)
-	say := func(k fault.Kind, hint, format string, args ...any) *Trouble {
+	say := func(k fault.Kind, hint, format string, args ...any) *Error {
 		msg := fmt.Sprintf(format, args...)
 		if detail != "" {
 			msg += ": " + detail
 		}
-		return &Trouble{Fault: fault.New(k, "%s", msg).WithHint("%s", hint)}
+		return &Error{Fault: fault.New(k, "%s", msg).WithHint("%s", hint)}
 	}
 	switch {
 	case has(low, "insufficient_quota", "credit balance", "billing"):
@@ -179,13 +179,13 @@ func retryAfter(h http.Header) time.Duration {
 	return 0
 }
 
-// broken makes a Trouble of a connection or a stream that broke. An error of ctx stays
+// broken makes an Error of a connection or a stream that broke. An error of ctx stays
 // what it is.
 func (s server) broken(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	t := &Trouble{Retry: true}
+	t := &Error{Retry: true}
 	var (
 		syntax *json.SyntaxError
 		shape  *json.UnmarshalTypeError

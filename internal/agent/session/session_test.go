@@ -109,7 +109,7 @@ func TestDamagedLineCostsItselfOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(f, "nonsense\n{\"message\":{\"role\":\"system\"}}\n%s\n", strings.Repeat("x", maxLine+10))
+	_, _ = fmt.Fprintf(f, "nonsense\n{\"message\":{\"role\":\"system\"}}\n%s\n", strings.Repeat("x", maxLine+10))
 	_ = f.Close()
 	s := open(t, dir, Window{})
 	add(t, s, user("m2", 2, "two"))

@@ -76,7 +76,7 @@ func TestKeyGoesToItsOwnServer(t *testing.T) {
 
 func TestErrorsSayWhere(t *testing.T) {
 	for file, want := range map[string]string{
-		"{\n\"modle\": \"x\"\n}":                   "line 2: unknown field \"modle\"",
+		"{\n\"mdl\": \"x\"\n}":                     "line 2: unknown field \"mdl\"",
 		"{\n\n\"model\": 3}":                       "line 3: \"model\" is a number",
 		"{\"model\": \"x\"":                        "it ends in the middle",
 		"{} {}":                                    "more after the end",

@@ -14,15 +14,14 @@ func pageText(data []byte, base *url.URL) string {
 	p := &pageReader{base: base}
 	z := html.NewTokenizer(bytes.NewReader(data))
 	for {
-		switch z.Next() {
-		case html.ErrorToken: // the end, or a page that is cut: what there is counts
+		switch kind := z.Next(); {
+		case kind == html.ErrorToken: // the end, or a page that is cut: what there is counts
 			return p.result()
-		case html.TextToken:
+		case kind == html.TextToken:
 			p.text(string(z.Text()))
-		case html.StartTagToken, html.SelfClosingTagToken:
-			t := z.Token()
-			p.begin(t)
-		case html.EndTagToken:
+		case kind == html.StartTagToken, kind == html.SelfClosingTagToken:
+			p.begin(z.Token())
+		case kind == html.EndTagToken:
 			p.end(z.Token())
 		}
 	}
@@ -59,10 +58,10 @@ func (p *pageReader) begin(t html.Token) {
 		return
 	}
 	p.out.WriteString(blocks[t.DataAtom])
-	switch t.DataAtom {
-	case atom.Pre:
+	switch {
+	case t.DataAtom == atom.Pre:
 		p.pre = true
-	case atom.A:
+	case t.DataAtom == atom.A:
 		for _, a := range t.Attr {
 			if a.Key == "href" {
 				p.href = a.Val

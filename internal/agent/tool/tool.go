@@ -148,9 +148,9 @@ func read[T any](c Call) (T, error) {
 // a name that ends in '*' is required.
 func object(pairs ...any) map[string]any {
 	properties, required := map[string]any{}, []string{}
-	for i := 0; i < len(pairs); i += 2 {
-		name, must := strings.CutSuffix(pairs[i].(string), "*")
-		properties[name] = pairs[i+1]
+	for pair := range slices.Chunk(pairs, 2) {
+		name, must := strings.CutSuffix(pair[0].(string), "*")
+		properties[name] = pair[1]
 		if must {
 			required = append(required, name)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -97,9 +98,7 @@ func get(ctx context.Context, client *http.Client, address string, header http.H
 		return page{}, err
 	}
 	req.Header.Set("User-Agent", agentName)
-	for k, v := range header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, header)
 	limited := *client
 	limited.CheckRedirect = func(r *http.Request, via []*http.Request) error {
 		if len(via) >= maxRedirects || (r.URL.Scheme != "http" && r.URL.Scheme != "https") {

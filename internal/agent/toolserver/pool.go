@@ -37,7 +37,7 @@ func New(log *slog.Logger, dir string, blobs *blob.Store) *Pool {
 
 // Use makes the pool have these servers: it starts those that are new or changed, and stops
 // those that are gone. It does not wait for them.
-func (p *Pool) Use(conf map[string]settings.MCPServer) {
+func (p *Pool) Use(ctx context.Context, conf map[string]settings.MCPServer) {
 	p.mu.Lock()
 	var gone []*server
 	for name, s := range p.servers {
@@ -51,7 +51,7 @@ func (p *Pool) Use(conf map[string]settings.MCPServer) {
 			break
 		}
 		if p.servers[name] == nil {
-			p.servers[name] = start(p.log, name, conf[name], p.dir, p.blobs)
+			p.servers[name] = start(ctx, p.log, name, conf[name], p.dir, p.blobs)
 		}
 	}
 	p.mu.Unlock()
@@ -77,9 +77,9 @@ func (p *Pool) Tools(ctx context.Context) (tools []tool.Tool, notes []string) {
 }
 
 // Close stops all servers, and waits for them.
-func (p *Pool) Close() {
+func (p *Pool) Close(ctx context.Context) {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	p.Use(nil)
+	p.Use(ctx, nil)
 }

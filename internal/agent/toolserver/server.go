@@ -49,8 +49,8 @@ type server struct {
 	settled chan struct{} // closed once it runs or has failed; replaced when it starts
 }
 
-func start(log *slog.Logger, name string, conf settings.MCPServer, dir string, blobs *blob.Store) *server {
-	ctx, cancel := context.WithCancel(context.Background())
+func start(ctx context.Context, log *slog.Logger, name string, conf settings.MCPServer, dir string, blobs *blob.Store) *server {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // it outlives whoever wants it first
 	s := &server{
 		log: log, name: name, conf: conf, dir: dir, blobs: blobs, cancel: cancel,
 		done: make(chan struct{}), wanted: make(chan struct{}, 1), settled: make(chan struct{}),
@@ -76,7 +76,7 @@ func (s *server) keep(ctx context.Context) {
 			s.settle(nil, nil, errors.New("it is being stopped"))
 			return
 		}
-		s.log.Warn("an MCP server ended", logattr.Part(s.name), logattr.Err(err))
+		s.log.WarnContext(ctx, "an MCP server ended", logattr.Part(s.name), logattr.Err(err))
 		if time.Since(began) > maxPause {
 			pause = firstPause
 		}
@@ -135,7 +135,7 @@ func (s *server) wait(ctx context.Context, session *mcp.ClientSession) error {
 		return fmt.Errorf("it has ended: %w", errors.Join(err, errEnded))
 	case <-ctx.Done():
 		_ = session.Close() // Wait returns then
-		<-ended
+		_ = <-ended
 		return ctx.Err()
 	}
 }
