@@ -74,7 +74,7 @@ func (r *run) live() {
 		r.final = loop.Text(r.c.messages())
 	}
 	close(r.wound)
-	if r.ctx.Err() != nil {
+	if err != nil && r.ctx.Err() != nil {
 		process.End(runMark(r.c.key, r.taken.MsgID))
 	}
 	r.voice.done(r.answer(err))
@@ -87,9 +87,12 @@ func (r *run) live() {
 	}
 }
 
-// work takes one step after the other.
+// work takes one step after the other. An answer that is whole is one, whatever came since.
 func (r *run) work() error {
 	a := r.c.agent
+	if loop.Next(r.c.messages(), r.spent, loop.Budget{}).Kind == loop.End {
+		return nil // an agent before this one got as far
+	}
 	set, err := a.settings()
 	if err != nil {
 		if set == nil {
@@ -105,11 +108,11 @@ func (r *run) work() error {
 	budget := loop.Budget{Rounds: set.Budget.Rounds, Tokens: set.Budget.Tokens}
 	until := time.Now().Add(time.Duration(set.Budget.Minutes) * time.Minute)
 	for {
-		if r.ctx.Err() != nil {
-			return context.Cause(r.ctx)
-		}
 		r.spent.Minutes = time.Now().After(until)
 		step := loop.Next(r.c.messages(), r.spent, budget)
+		if r.ctx.Err() != nil && step.Kind != loop.End {
+			return context.Cause(r.ctx)
+		}
 		switch step.Kind {
 		case loop.Ask:
 			err = r.ask(step)
