@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/agent/history"
@@ -99,7 +100,7 @@ func TestNewMessageEndsTheRun(t *testing.T) {
 				return modeltest.Step{Calls: []modeltest.Call{bash("b", "echo started > started; sleep 1000")}}
 			}).start()
 			id := w.host.say("go")
-			w.untilFile("started")
+			w.untilStarted()
 			end(w)
 			got := w.host.answer(id)
 			if got.Error == "" || !strings.HasPrefix(got.Text, "working") {
@@ -118,9 +119,15 @@ func TestNewMessageEndsTheRun(t *testing.T) {
 	}
 }
 
-func (w *world) untilFile(name string) {
+// untilStarted waits until a command has said that it runs.
+func (w *world) untilStarted() {
 	w.t.Helper()
-	untilFile(w.t, filepath.Join(w.workspace, name))
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(w.workspace, "started")); err == nil {
+			return
+		}
+	}
+	w.t.Fatal("no command starts")
 }
 
 func TestFrameIsTakenOnce(t *testing.T) {
@@ -307,7 +314,7 @@ func TestAgentThatEndsGoesOn(t *testing.T) {
 		return modeltest.Step{Text: "first", Calls: []modeltest.Call{bash("a", "echo x > started; sleep 1000")}}
 	}).start()
 	id := w.host.say("go")
-	w.untilFile("started")
+	w.untilStarted()
 	w.stop()
 	if n := w.host.count(api.FrameDone); n != 0 {
 		t.Errorf("%d answers by an agent that was stopped", n)
@@ -328,7 +335,7 @@ func TestNewMessageAfterARestart(t *testing.T) {
 		return modeltest.Step{Calls: []modeltest.Call{bash("a", "echo x >> started; sleep 1000")}}
 	}).start()
 	first := w.host.say("go")
-	w.untilFile("started")
+	w.untilStarted()
 	w.stop()
 	w.start()
 	if got := w.host.answer(w.host.say("never mind")); got.Text != "good" {
@@ -341,12 +348,12 @@ func TestNewMessageAfterARestart(t *testing.T) {
 
 // TestMoreSessionsThanStayOpen: a session that was closed meanwhile goes on.
 func TestMoreSessionsThanStayOpen(t *testing.T) {
-	w := newWorld(t, func(r modeltest.Request) modeltest.Step { return modeltest.Step{Text: fmt.Sprint(len(r.Messages))} }).start()
+	w := newWorld(t, func(r modeltest.Request) modeltest.Step { return modeltest.Step{Text: strconv.Itoa(len(r.Messages))} }).start()
 	for round := range 2 {
 		for i := range openSessions + 8 {
 			f := w.host.frame(api.FrameUserMessage, fmt.Sprint("s", i), api.UserMessage{Text: "hi"})
 			w.host.deliver(f)
-			if got := w.host.answer(f.MsgID); got.Text != fmt.Sprint(2*round+1) {
+			if got := w.host.answer(f.MsgID); got.Text != strconv.Itoa(2*round+1) {
 				t.Fatalf("answer: %+v", got)
 			}
 		}
@@ -373,7 +380,7 @@ func TestScheduledMessages(t *testing.T) {
 		return f.MsgID
 	}
 	first := cron("work", "")
-	w.untilFile("started")
+	w.untilStarted()
 	cron("left out", "skip")
 	last := cron("tell", "replace")
 	w.host.answer(last)

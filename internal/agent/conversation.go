@@ -56,17 +56,16 @@ func (c *conversation) accept(ctx context.Context, f api.Frame) error {
 		return err
 	}
 	taken := &session.Taken{Type: f.Type, MsgID: f.MsgID, Seq: f.Seq}
-	switch {
-	case f.Type == api.FrameUserMessage:
+	if f.Type == api.FrameUserMessage {
 		return c.message(ctx, f, taken)
-	case f.Type == api.FrameCancel:
+	}
+	if f.Type == api.FrameCancel {
 		c.stop(errCanceled)
 		return c.append(session.Record{Taken: taken})
-	default:
-		// A later version of the host may send what this one does not know.
-		c.agent.log.WarnContext(ctx, "a frame of an unknown type", logattr.Part(string(f.Type)))
-		return nil
 	}
+	// A later version of the host may send what this one does not know.
+	c.agent.log.WarnContext(ctx, "a frame of an unknown type", logattr.Part(string(f.Type)))
+	return nil
 }
 
 // message takes a user's message, and begins to work on it.

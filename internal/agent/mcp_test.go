@@ -75,13 +75,3 @@ func both(h *host, m *modeltest.Server) http.Handler {
 	mux.HandleFunc("/", h.serve)
 	return mux
 }
-
-func untilFile(t *testing.T, path string) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if _, err := os.Stat(path); err == nil {
-			return
-		}
-	}
-	t.Fatalf("%s does not come", path)
-}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -140,24 +141,22 @@ func (v *voice) next() (api.Frame, bool) {
 	}
 }
 
+// kept are the frames that the host has to have. The others are of use now or never.
+var kept = []api.FrameType{api.FrameDone, api.FrameAck, api.FrameReasoningDone}
+
 func (v *voice) run() {
 	for {
 		f, ok := v.next()
 		if !ok {
 			break
 		}
-		switch {
-		case f.Type == api.FrameDone, f.Type == api.FrameAck, f.Type == api.FrameReasoningDone:
-			if v.host.Send(v.ctx, f) != nil && f.Type == api.FrameDone {
-				v.failed = v.ctx.Err() != nil // one that the host refuses for good would be refused again
-			}
-		default:
+		if slices.Contains(kept, f.Type) {
+			_ = v.host.Send(v.ctx, f) // one that the host refuses for good would be refused again
+		} else {
 			_ = v.host.Tell(v.ctx, f) // of use now or never
 		}
 	}
-	if v.ctx.Err() != nil {
-		v.failed = true
-	}
+	v.failed = v.ctx.Err() != nil
 }
 
 // newFrame makes a frame. The id of one that answers a message follows from that message,

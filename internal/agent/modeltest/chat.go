@@ -122,13 +122,8 @@ func readChat(body []byte) (Request, error) {
 }
 
 func events(api API, model string, s Step) []event {
-	switch {
-	case api == Responses:
-		return responsesEvents(model, s)
-	case api == Messages:
-		return messagesEvents(model, s)
-	}
-	return chatEvents(model, s)
+	write := map[API]func(string, Step) []event{Chat: chatEvents, Guest: chatEvents, Responses: responsesEvents, Messages: messagesEvents}
+	return write[api](model, s)
 }
 
 func chatEvents(model string, s Step) []event {

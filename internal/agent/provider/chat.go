@@ -99,10 +99,10 @@ func (c *chat) params(r Request) openai.ChatCompletionNewParams {
 }
 
 func chatMessage(r Request, m history.Message) openai.ChatCompletionMessageParamUnion {
-	switch {
-	case m.Role == history.Tool:
+	if m.Role == history.Tool {
 		return openai.ToolMessage(m.Text, m.CallID)
-	case m.Role == history.Assistant:
+	}
+	if m.Role == history.Assistant {
 		a := &openai.ChatCompletionAssistantMessageParam{}
 		if m.Text != "" {
 			a.Content.OfString = openai.String(m.Text)

@@ -113,8 +113,8 @@ func inputSchema(schema map[string]any) anthropic.ToolInputSchemaParam {
 
 func (c *messages) blocks(r Request, m history.Message) []anthropic.ContentBlockParamUnion {
 	var out []anthropic.ContentBlockParamUnion
-	switch {
-	case m.Role == history.Tool:
+	switch m.Role {
+	case history.Tool:
 		result := &anthropic.ToolResultBlockParam{ToolUseID: m.CallID, IsError: anthropic.Bool(m.Failed)}
 		if m.Text != "" {
 			result.Content = append(result.Content, anthropic.ToolResultBlockParamContentUnion{OfText: &anthropic.TextBlockParam{Text: m.Text}})
@@ -123,7 +123,7 @@ func (c *messages) blocks(r Request, m history.Message) []anthropic.ContentBlock
 			result.Content = append(result.Content, anthropic.ToolResultBlockParamContentUnion{OfText: b.OfText, OfImage: b.OfImage})
 		}
 		return append(out, anthropic.ContentBlockParamUnion{OfToolResult: result})
-	case m.Role == history.Assistant:
+	case history.Assistant:
 		for _, raw := range opaque(m, c.model) {
 			out = append(out, param.Override[anthropic.ContentBlockParamUnion](raw))
 		}
@@ -134,11 +134,11 @@ func (c *messages) blocks(r Request, m history.Message) []anthropic.ContentBlock
 		for _, call := range m.Calls {
 			out = append(out, anthropic.NewToolUseBlock(call.ID, call.Args, call.Name))
 		}
-		return out
-	}
-	out = c.pictures(r, m)
-	if strings.TrimSpace(m.Text) != "" {
-		out = append(out, anthropic.NewTextBlock(m.Text))
+	case history.User:
+		out = c.pictures(r, m)
+		if strings.TrimSpace(m.Text) != "" {
+			out = append(out, anthropic.NewTextBlock(m.Text))
+		}
 	}
 	return out
 }
@@ -231,10 +231,10 @@ func (a *messagesAnswer) answer() Answer {
 	}
 	out.Message.Text, out.Reasoning = strings.Join(text, ""), strings.Join(thought, "\n")
 	out.Message.Calls = history.Unique(out.Message.Calls)
-	switch {
-	case a.stop == anthropic.StopReasonMaxTokens, a.stop == "model_context_window_exceeded":
+	if a.stop == anthropic.StopReasonMaxTokens || a.stop == "model_context_window_exceeded" {
 		out.Stop = Length
-	case a.stop == anthropic.StopReasonRefusal:
+	}
+	if a.stop == anthropic.StopReasonRefusal {
 		out.Stop = Refused
 	}
 	return out

@@ -90,15 +90,15 @@ func (c *respond) params(r Request) responses.ResponseNewParams {
 
 // items returns what a message is in this protocol.
 func (c *respond) items(r Request, m history.Message) []responses.ResponseInputItemUnionParam {
-	switch {
-	case m.Role == history.Tool:
+	switch m.Role {
+	case history.Tool:
 		item := responses.ResponseInputItemParamOfFunctionCallOutput(m.Text)
 		if len(m.Images) > 0 {
 			item = responses.ResponseInputItemParamOfFunctionCallOutput(c.outputs(r, m))
 		}
 		item.OfFunctionCallOutput.CallID = openai.String(m.CallID)
 		return []responses.ResponseInputItemUnionParam{item}
-	case m.Role == history.Assistant:
+	case history.Assistant:
 		var out []responses.ResponseInputItemUnionParam
 		for _, raw := range opaque(m, c.model) {
 			out = append(out, param.Override[responses.ResponseInputItemUnionParam](raw))
@@ -110,6 +110,7 @@ func (c *respond) items(r Request, m history.Message) []responses.ResponseInputI
 			out = append(out, responses.ResponseInputItemParamOfFunctionCall(string(call.Args), call.ID, call.Name))
 		}
 		return out
+	case history.User:
 	}
 	if len(m.Images) == 0 {
 		return []responses.ResponseInputItemUnionParam{responses.ResponseInputItemParamOfMessage(m.Text, responses.EasyInputMessageRoleUser)}

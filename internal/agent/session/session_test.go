@@ -151,8 +151,15 @@ func TestWindowBoundsMemory(t *testing.T) {
 func TestFileNames(t *testing.T) {
 	seen := map[string]api.Session{}
 	for _, k := range []api.Session{
-		{Channel: "host", ID: "default"}, {Channel: "telegram", ID: "-100_2"}, {Channel: "a_b", ID: "c"}, {Channel: "a", ID: "b_c"},
-		{Channel: "..", ID: "../../etc/passwd"}, {Channel: "", ID: ""}, {Channel: "x", ID: "%41"}, {Channel: "x", ID: "A"}, {Channel: "ü", ID: "\x00\n"},
+		{Channel: "host", ID: "default"},
+		{Channel: "telegram", ID: "-100_2"},
+		{Channel: "a_b", ID: "c"},
+		{Channel: "a", ID: "b_c"},
+		{Channel: "..", ID: "../../etc/passwd"},
+		{Channel: "", ID: ""},
+		{Channel: "x", ID: "%41"},
+		{Channel: "x", ID: "A"},
+		{Channel: "ü", ID: "\x00\n"},
 	} {
 		name := FileName(k)
 		if strings.ContainsAny(name, "/\x00\n") || strings.HasPrefix(name, ".") {

@@ -14,15 +14,16 @@ func pageText(data []byte, base *url.URL) string {
 	p := &pageReader{base: base}
 	z := html.NewTokenizer(bytes.NewReader(data))
 	for {
-		switch kind := z.Next(); {
-		case kind == html.ErrorToken: // the end, or a page that is cut: what there is counts
+		switch z.Next() {
+		case html.ErrorToken: // the end, or a page that is cut: what there is counts
 			return p.result()
-		case kind == html.TextToken:
+		case html.TextToken:
 			p.text(string(z.Text()))
-		case kind == html.StartTagToken, kind == html.SelfClosingTagToken:
+		case html.StartTagToken, html.SelfClosingTagToken:
 			p.begin(z.Token())
-		case kind == html.EndTagToken:
+		case html.EndTagToken:
 			p.end(z.Token())
+		case html.CommentToken, html.DoctypeToken:
 		}
 	}
 }
@@ -58,14 +59,12 @@ func (p *pageReader) begin(t html.Token) {
 		return
 	}
 	p.out.WriteString(blocks[t.DataAtom])
-	switch {
-	case t.DataAtom == atom.Pre:
+	if t.DataAtom == atom.Pre {
 		p.pre = true
-	case t.DataAtom == atom.A:
-		for _, a := range t.Attr {
-			if a.Key == "href" {
-				p.href = a.Val
-			}
+	}
+	for _, a := range t.Attr {
+		if t.DataAtom == atom.A && a.Key == "href" {
+			p.href = a.Val
 		}
 	}
 }

@@ -135,8 +135,7 @@ func (s *server) wait(ctx context.Context, session *mcp.ClientSession) error {
 		return fmt.Errorf("it has ended: %w", errors.Join(err, errEnded))
 	case <-ctx.Done():
 		_ = session.Close() // Wait returns then
-		_ = <-ended
-		return ctx.Err()
+		return errors.Join(ctx.Err(), <-ended)
 	}
 }
 
