@@ -26,6 +26,9 @@ const (
 // serversWait is how long a run waits for MCP servers that are starting.
 const serversWait = 10 * time.Second
 
+// maxTools is how many tools providers take.
+const maxTools = 128
+
 // kit is what a run works with. It does not change while it does.
 type kit struct {
 	model     provider.Model
@@ -57,6 +60,7 @@ func (a *Agent) assemble(ctx context.Context, s *settings.Settings, taken *sessi
 			offered = append(offered, t)
 		}
 	}
+	offered = offered[:min(len(offered), maxTools)]
 	return &kit{
 		model: &provider.Patient{Model: model, Waiting: func(why error, pause time.Duration) {
 			a.log.InfoContext(ctx, "the model is asked again", logattr.Err(why), logattr.Took(pause))

@@ -1,6 +1,7 @@
 package toolserver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,9 +37,12 @@ func (s *server) read(ctx context.Context, session *mcp.ClientSession) ([]tool.T
 		if size, err := json.Marshal(t.InputSchema); !ok || err != nil || len(size) > maxSchema || schema["type"] != "object" {
 			continue
 		}
+		if schema["properties"] == nil { // some providers want it
+			schema["properties"] = map[string]any{}
+		}
 		name := toolName(s.name, t.Name)
 		theirs := t.Name
-		description := t.Description
+		description := cmp.Or(t.Description, t.Title, t.Name)
 		if len(description) > maxDescription {
 			description = strings.ToValidUTF8(description[:maxDescription], "")
 		}
