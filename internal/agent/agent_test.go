@@ -106,9 +106,7 @@ func TestNewMessageEndsTheRun(t *testing.T) {
 			if got.Error == "" || !strings.HasPrefix(got.Text, "working") {
 				t.Errorf("answer: %+v", got)
 			}
-			if n := process.End(runMark(api.Session{Channel: "host", ID: "default"}, id)); n != 0 {
-				t.Errorf("%d processes live on", n)
-			}
+			w.untilGone(id)
 			// The next request is valid, and tells the model what happened.
 			w.host.answer(w.host.say("stop that"))
 			reqs := w.model.Requests()
@@ -116,6 +114,18 @@ func TestNewMessageEndsTheRun(t *testing.T) {
 				t.Errorf("the model was sent %+v", ms)
 			}
 		})
+	}
+}
+
+// untilGone waits until nothing lives of the run for a message. All of it was killed before
+// the answer came; the kernel may take a moment to be done with it.
+func (w *world) untilGone(id string) {
+	w.t.Helper()
+	mark := runMark(api.Session{Channel: "host", ID: "default"}, id)
+	for deadline := time.Now().Add(patience); process.Living(mark) > 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%d processes live on", process.Living(mark))
+		}
 	}
 }
 

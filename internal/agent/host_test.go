@@ -27,8 +27,16 @@ func TestMain(m *testing.M) {
 		mcpServer()
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {
+		if built != "" {
+			_ = os.RemoveAll(built)
+		}
+		os.Exit(status)
+	}))
 }
+
+// built is the folder of the program that tests have built, if they have.
+var built string
 
 // patience is how long tests wait for what has to come. It decides nothing where all is well.
 const patience = 20 * time.Second

@@ -69,3 +69,6 @@ func End(mark string) int {
 	}
 	return n
 }
+
+// Living returns how many processes End would kill.
+func Living(mark string) int { return len(marked(mark)) }

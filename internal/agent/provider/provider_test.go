@@ -45,8 +45,12 @@ func each(t *testing.T, steps func(format string) []modeltest.Step, test func(t 
 			t.Cleanup(tr.CloseIdleConnections)
 			c := choice(s.URL)
 			c.Transport = tr
-			if first := steps(name)[0]; first.Delay > 0 || first.Hang { // only where they are to pass
-				c.Timeouts = Timeouts{First: 300 * time.Millisecond, Idle: 300 * time.Millisecond}
+			first := steps(name)[0] // timeouts are short only where they are to pass
+			if first.Delay > 0 {
+				c.Timeouts.First = 300 * time.Millisecond
+			}
+			if first.Hang {
+				c.Timeouts.Idle = 300 * time.Millisecond
 			}
 			m, err := New(c)
 			if err != nil {
