@@ -50,6 +50,9 @@ var arrows = map[string][]string{
 	// The guest: PID 1 and what it is made of. It knows no host code.
 	"internal/guest": {"internal/guestproto"},
 
+	// The agent in a VM: a program of its own that knows the host by its API only.
+	"internal/agent": {},
+
 	// Edges.
 	"client":            {},
 	"internal/config":   {},
@@ -95,6 +98,8 @@ var never = []struct{ pkg, dep, why string }{
 	{"internal/instance", "os/exec", "the core decides; adapters do"},
 	{"cmd/aegis-gateway", module + "internal/instance", "the gateway speaks to the daemon"},
 	{"client", module + "internal/instance", "the client is public"},
+	{"cmd/aegis-agent", module + "internal/instance", "the agent knows no host code"},
+	{"cmd/aegis-agent", module + "client", "the agent speaks the Guest API"},
 }
 
 // Package is what `go list -json` tells of one package.
