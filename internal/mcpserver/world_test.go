@@ -87,7 +87,7 @@ func (w *world) serve() {
 	go func() { served <- server.Serve(ln) }()
 	w.t.Cleanup(func() {
 		_ = server.Close() // it ends, in any case
-		_ = <-served // as above
+		_ = <-served       // as above
 	})
 }
 
