@@ -87,7 +87,9 @@ func (w *world) serve() {
 	go func() { served <- server.Serve(ln) }()
 	w.t.Cleanup(func() {
 		_ = server.Close() // it ends, in any case
-		_ = <-served       // as above
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			w.t.Error(err)
+		}
 	})
 }
 
