@@ -144,7 +144,7 @@ func (o *mcpOptions) uninstall(ctx context.Context) error {
 	claude, err := exec.LookPath("claude")
 	if err != nil {
 		o.app.say(`claude is not on the PATH; take "%s" out of mcpServers in the settings of your MCP client`, mcpName)
-		return nil
+		return nil //nolint:nilerr // there is nothing to do for us
 	}
 	said, err := o.claude(ctx, claude, "mcp", "remove", mcpName, "--scope", o.scope())
 	if err == nil {

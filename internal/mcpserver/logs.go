@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -72,13 +73,13 @@ func (s *Server) addLogs() {
 			zero, most := 0.0, float64(maxTail)
 			in.Properties["tail"].Minimum, in.Properties["tail"].Maximum = &zero, &most
 			in.Properties["from_line"].Minimum = &zero
-			preset(in, "tail", fmt.Sprint(defaultTail))
+			preset(in, "tail", strconv.Itoa(defaultTail))
 		},
 		do: s.logs,
 	})
 }
 
-func (s *Server) logs(ctx context.Context, c *call, in logsInput) (logsOutput, error) {
+func (s *Server) logs(ctx context.Context, _ *call, in logsInput) (logsOutput, error) {
 	p := page{from: in.FromLine, max: in.Tail}
 	if in.Match != "" {
 		var err error

@@ -44,7 +44,7 @@ func Main(args []string) int {
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
-		fmt.Print(usage)
+		_, _ = fmt.Fprint(os.Stdout, usage) // who closed stdout does not want it
 		return statusOK
 	case err == nil && flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
@@ -54,7 +54,7 @@ func Main(args []string) int {
 		return statusUsage
 	}
 	if *version {
-		fmt.Printf("aegis-mcp %s\n", buildinfo.Version())
+		_, _ = fmt.Fprintf(os.Stdout, "aegis-mcp %s\n", buildinfo.Version()) // as above
 		return statusOK
 	}
 	if err := serve(*verbose); err != nil {

@@ -92,6 +92,7 @@ func golden(t *testing.T, file, got string) {
 
 // reference is the page of all tools.
 func reference(t *testing.T, tools []*mcp.Tool) string {
+	t.Helper()
 	var b strings.Builder
 	b.WriteString("# MCP tools\n\nPrinted from the tools of `aegis-mcp` by `make gen`. [docs/mcp.md](../mcp.md) tells how to use them.\n")
 	for _, tool := range tools {

@@ -52,7 +52,7 @@ func sleepingWorld(t *testing.T) *world {
 			}
 			defer w.launching.Unlock()
 			if w.launches++; w.launches == 1 {
-				w.serve()
+				w.serve() //nolint:contextcheck // it serves for as long as the test
 			}
 			return nil
 		},
@@ -87,7 +87,9 @@ func (w *world) serve() {
 	go func() { served <- server.Serve(ln) }()
 	w.t.Cleanup(func() {
 		_ = server.Close() // it ends, in any case
-		<-served
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			w.t.Error(err)
+		}
 	})
 }
 

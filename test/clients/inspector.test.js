@@ -9,7 +9,7 @@ import { env, golden, server } from "./world.js";
 const program = fileURLToPath(new URL("node_modules/.bin/mcp-inspector", import.meta.url));
 
 async function inspect(...args) {
-  const { stdout } = await promisify(execFile)(program, ["--cli", server, ...args], { env, maxBuffer: 16 << 20 });
+  const { stdout } = await promisify(execFile)(program, ["--cli", "-e", `AEGIS_HOME=${env.AEGIS_HOME}`, "-e", "AEGIS_ROUTER=off", server, ...args], { env, maxBuffer: 16 << 20 });
   return JSON.parse(stdout);
 }
 

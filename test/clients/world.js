@@ -9,7 +9,9 @@ if (!process.env.AEGIS_HOME || !process.env.AEGIS_TEST_BIN) {
 }
 
 export const server = process.env.AEGIS_TEST_BIN + "/aegis-mcp";
-export const env = { ...process.env, AEGIS_ROUTER: "off" };
+// Some clients keep the environment from their servers, HOME aside: whatever they leave out,
+// no test may reach the user's own ~/.aegis.
+export const env = { ...process.env, AEGIS_ROUTER: "off", HOME: process.env.AEGIS_HOME + "/user" };
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 export const agent = readFileSync(here("agent.py"), "utf8");

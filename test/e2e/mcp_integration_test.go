@@ -55,7 +55,7 @@ func (m *model) tool(name string, args map[string]any, out any) string {
 	said := ""
 	for _, c := range res.Content {
 		if text, ok := c.(*mcp.TextContent); ok {
-			said += text.Text
+			said += text.Text //nolint:perfsprint // one, as a rule
 		}
 	}
 	if res.IsError {

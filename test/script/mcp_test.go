@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -79,7 +80,7 @@ func (m *model) try(ctx context.Context, tool string, in args) (said string, out
 	}
 	for _, c := range res.Content {
 		if text, ok := c.(*mcp.TextContent); ok {
-			said += text.Text
+			said += text.Text //nolint:perfsprint // one, as a rule
 		}
 	}
 	if !res.IsError {
@@ -179,7 +180,7 @@ func (m *model) testExec() {
 // testOutput: what does not fit a model's context is cut, and logs has it.
 func (m *model) testOutput() {
 	const total = 2 << 20
-	said, out, _, err := m.try(m.t.Context(), "exec", args{"name": "box", "command": []string{"yes", fmt.Sprint(total)}})
+	said, out, _, err := m.try(m.t.Context(), "exec", args{"name": "box", "command": []string{"yes", strconv.Itoa(total)}})
 	if err != nil || len(said) > 64<<10 || out["truncated"] != true || out["stdout_bytes"] != float64(total) {
 		m.t.Fatalf("%v: %d bytes said, %v of %v, truncated %v", err, len(said), out["stdout_bytes"], total, out["truncated"])
 	}
@@ -214,7 +215,7 @@ func (m *model) testCancel() {
 	m.holds(1)
 	for i := range 5 {
 		wg.Go(func() {
-			if out := m.do("exec", args{"name": "box", "command": []string{"echo", fmt.Sprint(i)}}); out["stdout"] != fmt.Sprintln(i) {
+			if out := m.do("exec", args{"name": "box", "command": []string{"echo", strconv.Itoa(i)}}); out["stdout"] != fmt.Sprintln(i) {
 				m.t.Errorf("exec %d: %v", i, out)
 			}
 		})
@@ -253,8 +254,12 @@ func (m *model) testPorts() {
 
 func (m *model) testStates() {
 	for _, step := range []struct{ tool, state string }{
-		{"instance_pause", "paused"}, {"instance_resume", "running"}, {"instance_restart", "running"},
-		{"instance_stop", "stopped"}, {"instance_resume", "running"}, {"instance_disable", "stopped"},
+		{"instance_pause", "paused"},
+		{"instance_resume", "running"},
+		{"instance_restart", "running"},
+		{"instance_stop", "stopped"},
+		{"instance_resume", "running"},
+		{"instance_disable", "stopped"},
 	} {
 		if out := m.do(step.tool, args{"name": "box"}); out["state"] != step.state {
 			m.t.Errorf("%s: %v", step.tool, out)
