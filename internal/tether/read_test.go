@@ -277,3 +277,53 @@ func TestWatermarks(t *testing.T) {
 		t.Errorf("of no channel: %v", err)
 	}
 }
+
+// meddler is rows that do something right behind a read.
+type meddler struct {
+	Rows
+
+	behind func()
+}
+
+func (m *meddler) Frames(ctx context.Context, id string, q message.Query) (message.Page, error) {
+	page, err := m.Rows.Frames(ctx, id, q)
+	if do := m.behind; do != nil {
+		m.behind = nil
+		do()
+	}
+	return page, err
+}
+
+// TestBetweenLookAndWait stores a frame when a reader has looked and does not wait yet. It
+// gets it at once: time in a bubble goes on only if all wait.
+func TestBetweenLookAndWait(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world, b *box) {
+		t.Helper()
+		begin := time.Now()
+		w.rows = &meddler{w.rows, func() { w.emit(b, done("s", "polled", "")) }}
+		page, err := w.Poll(t.Context(), "a", all, MaxWait)
+		if err != nil || len(page.Frames) != 1 || textOf(page.Frames[0]) != "polled" || time.Since(begin) != 0 {
+			t.Errorf("%+v, %v after %v", page, err, time.Since(begin))
+		}
+		frames, err := w.Stream(t.Context(), "a", after(1), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.rows = &meddler{w.rows, func() {
+			w.emit(b, part("s", "first"))
+			w.emit(b, done("s", "then", ""))
+		}}
+		var got []string
+		for f, err := range frames {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got = append(got, textOf(f)); len(got) == 2 {
+				break
+			}
+		}
+		if !slices.Equal(got, []string{"first", "then"}) || time.Since(begin) != 0 {
+			t.Errorf("streamed %q after %v", got, time.Since(begin))
+		}
+	})
+}
