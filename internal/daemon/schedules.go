@@ -91,7 +91,7 @@ func (x scheduledExec) Wait() (status int, err error) {
 
 // Tether brings frames to agents. It stores them, and wakes the instance.
 type Tether interface {
-	Send(ctx context.Context, id instance.ID, f api.Frame) error
+	Send(ctx context.Context, ref string, f api.Frame) (api.TetherSent, error)
 }
 
 // agents is the instances that have an agent, as schedules see them. It implements
@@ -153,7 +153,8 @@ func (a agents) Send(ctx context.Context, id instance.ID, f api.Frame) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	return a.tether.Send(ctx, id, f)
+	_, err = a.tether.Send(ctx, string(id), f)
+	return err
 }
 
 // sendTimeout keeps an instance that does not wake from stopping the messages of others.
