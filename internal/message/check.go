@@ -31,7 +31,7 @@ const (
 )
 
 // Channels are where conversations are held.
-func Channels() []string { return []string{"host", "ui", "telegram", "cron"} }
+func Channels() []string { return []string{"host", "ui", "telegram", "webhook", "cron"} }
 
 // CheckChannel says what is wrong with the name of a channel that there is not.
 func CheckChannel(name string) error {
