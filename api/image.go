@@ -29,6 +29,12 @@ type ImagePullRequest struct {
 	Policy string `json:"policy,omitempty"` // "always" (the default), "missing" or "never"
 }
 
+// ImageWarmRequest is the body of POST /v1/images/warm. The answer is an Image: the next
+// start of an instance of it that asks for nothing special boots nothing.
+type ImageWarmRequest struct {
+	Ref string `json:"ref"`
+}
+
 // ImageProgress is a line about an image on its way.
 type ImageProgress struct {
 	Status  string `json:"status"`            // "resolving", "downloading", "reading", "building", "done"

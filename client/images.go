@@ -34,6 +34,14 @@ func (c *Client) PullImage(ctx context.Context, ref, policy string, tell func(ap
 	return images[0], nil
 }
 
+// WarmImage makes in advance what instances of an image start from, and returns when that
+// is there.
+func (c *Client) WarmImage(ctx context.Context, ref string) (api.Image, error) {
+	var out api.Image
+	_, err := c.exchange(ctx, http.MethodPost, "/v1/images/warm", api.ImageWarmRequest{Ref: ref}, &out)
+	return out, err
+}
+
 // ImportImage takes the images in an archive or folder of the daemon's host, by its
 // absolute path. name is what the image is to be called; "" leaves that to what is in it.
 func (c *Client) ImportImage(ctx context.Context, path, name string, tell func(api.ImageProgress)) ([]api.Image, error) {

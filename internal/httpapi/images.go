@@ -56,6 +56,23 @@ func (s *Server) pullImage(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+// warmImage answers POST /v1/images/warm.
+func (s *Server) warmImage(w http.ResponseWriter, r *http.Request) error {
+	var req api.ImageWarmRequest
+	if err := decode(r, &req); err != nil {
+		return err
+	}
+	i, err := s.conf.Images.Inspect(r.Context(), req.Ref)
+	if err != nil {
+		return err
+	}
+	if err := s.conf.Instances.Warm(r.Context(), req.Ref); err != nil {
+		return err
+	}
+	s.answer(w, r, http.StatusOK, i)
+	return nil
+}
+
 // importImage answers POST /v1/images/import.
 func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()

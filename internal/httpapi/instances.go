@@ -45,6 +45,7 @@ type Instances interface {
 	SetSecrets(ctx context.Context, ref string, names []string) (instance.Granted, error)
 	AddSecrets(ctx context.Context, ref string, names []string) (instance.Granted, error)
 	Commit(ctx context.Context, ref, name string) (instance.Base, error)
+	Warm(ctx context.Context, image string) error
 	Watch() (<-chan instance.Change, func())
 
 	Snapshots

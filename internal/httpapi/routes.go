@@ -81,6 +81,7 @@ func (s *Server) routes() []route {
 		{method: http.MethodDelete, path: "/v1/images", handle: s.removeImage, does: "Take a name of an image away, and the image with the last", out: api.ImagesRemoved{}, query: []string{"ref", "force"}},
 		{method: http.MethodGet, path: "/v1/images/inspect", handle: s.inspectImage, does: "All about an image", out: api.Image{}, query: []string{"ref"}},
 		{method: http.MethodPost, path: "/v1/images/pull", handle: s.pullImage, does: "Get an image from its registry", in: api.ImagePullRequest{}, out: api.ImageProgress{}, lines: true},
+		{method: http.MethodPost, path: "/v1/images/warm", handle: s.warmImage, does: "Make in advance what instances of an image start from", in: api.ImageWarmRequest{}, out: api.Image{}},
 		{method: http.MethodPost, path: "/v1/images/import", handle: s.importImage, does: "Take images from an archive or folder of this host, or from an archive in the body", in: tarball(""), out: api.ImageProgress{}, query: []string{"path", "name"}, lines: true, large: true},
 		{method: http.MethodPost, path: "/v1/images/prune", handle: s.pruneImages, does: "Remove what nobody needs", out: api.ImagesRemoved{}, query: []string{"all"}},
 		{method: http.MethodGet, path: "/v1/secrets", handle: s.listSecrets, does: "Names and dates of all secrets", out: []api.Secret{}},

@@ -101,6 +101,31 @@ func cutEnv(e string) (key, value string) {
 	return e, ""
 }
 
+// Warmer is a Ground that can make in advance what new instances start from.
+type Warmer interface {
+	// Warm makes what starts of instances like spec are clones of, if it is not there.
+	Warm(ctx context.Context, spec Spec) error
+}
+
+// Warm makes in advance what instances of an image start from that ask for nothing special, so
+// that the first is as fast as the others.
+func (s *Set) Warm(ctx context.Context, image string) error {
+	warmer, ok := s.world.Ground.(Warmer)
+	if !ok {
+		return fault.New(fault.Conflict, "nothing can be made in advance here")
+	}
+	spec := Spec{Command: []string{"true"}, Image: image, Pull: PullNever}
+	if err := spec.Complete(s.world.Defaults); err != nil {
+		return err
+	}
+	release, err := s.world.settle(ctx, &spec)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return warmer.Warm(ctx, spec)
+}
+
 // Commit makes an image named name of an instance's image and what the instance has
 // changed on it, and returns that. The instance is woken and stays awake meanwhile; its
 // programs stand still.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/logattr"
 	"github.com/xfeldman/aegisvm/internal/rootfs"
@@ -23,12 +24,11 @@ func (g *Ground) templateKey(recipe vmm.Spec, image rootfs.Image, kernelDigest s
 	}
 }
 
-// clone plans a start as a clone of the machine's template. Where the machine has no disk
-// yet, it gets a copy of the template's.
-func (g *Ground) clone(ctx context.Context, plan *instance.Plan, l *layout, disk size.Bytes, key templateKey) error {
+// template returns the template of that key. Where there is none, it makes one of a machine
+// like recipe.
+func (g *Ground) template(ctx context.Context, key templateKey, recipe vmm.Spec) (*lease, error) {
 	name := key.name()
-	recipe := plan.Recipe
-	t, err := g.cache.use(ctx, name, func() (*template, error) {
+	return g.cache.use(ctx, name, func() (*template, error) {
 		ctx := context.WithoutCancel(ctx)
 		t, err := g.load(ctx, name)
 		if err == nil {
@@ -36,6 +36,43 @@ func (g *Ground) clone(ctx context.Context, plan *instance.Plan, l *layout, disk
 		}
 		return g.make(ctx, key, recipe)
 	})
+}
+
+// Warm implements instance.Warmer.
+func (g *Ground) Warm(ctx context.Context, spec instance.Spec) error {
+	if !g.clones || !g.driver.Info().Abilities.Save {
+		return fault.New(fault.Conflict, "nothing can be made in advance: every start boots here").
+			WithHint("see the setting templates, and: aegis doctor")
+	}
+	k, initrd, err := g.boot(ctx)
+	if err != nil {
+		return err
+	}
+	img, err := g.image(spec)
+	if err != nil {
+		return err
+	}
+	tools, err := g.tools.ensure(ctx, spec.Kit.Programs)
+	if err != nil {
+		return err
+	}
+	if err := g.checkFree(); err != nil {
+		return err
+	}
+	recipe := vmm.Spec{Memory: steps(spec.Memory), VCPUs: spec.VCPUs, Kernel: k.Image, Initrd: initrd, Network: true}
+	recipe.Disks = g.disks(img.Path, vmm.Disk{Name: InstanceDisk}, tools)
+	t, err := g.template(ctx, g.templateKey(recipe, img, k.Digest, tools, true), recipe)
+	if err != nil {
+		return err
+	}
+	t.release()
+	return nil
+}
+
+// clone plans a start as a clone of the machine's template. Where the machine has no disk
+// yet, it gets a copy of the template's.
+func (g *Ground) clone(ctx context.Context, plan *instance.Plan, l *layout, disk size.Bytes, key templateKey) error {
+	t, err := g.template(ctx, key, plan.Recipe)
 	if err != nil {
 		return err
 	}

@@ -435,3 +435,22 @@ func TestRootOfImage(t *testing.T) {
 		t.Error("a path was taken for a digest")
 	}
 }
+
+// TestWarm: the first start finds its template made, as does a daemon after this one.
+func TestWarm(t *testing.T) {
+	s := newStage(t)
+	for range 2 {
+		if err := s.Warm(t.Context(), spec()); err != nil {
+			t.Fatal(err)
+		}
+		s.made(t, 1)
+	}
+	if left := s.names(t, s.home.Instances()); len(left) != 0 {
+		t.Errorf("instances: %v", left)
+	}
+	s.cloneOf(t, s.Ground, spec())
+	s.made(t, 1)
+	s.work.Wait() // what is made is written too
+	s.cloneOf(t, s.daemon(t, s.harness), spec())
+	s.made(t, 1)
+}

@@ -385,6 +385,7 @@ func pullAndRun(t *testing.T, h *host, program []byte) {
 		return h.ok(append(append([]string{"run", "--image", full}, args...), "--", "/lister", "/t")...)
 	}
 	push("one")
+	h.ok("image", "pull", "--warm", full)
 	if out := run(); !strings.Contains(out, "/t/one") {
 		t.Errorf("the image has %s", out)
 	}
