@@ -177,7 +177,21 @@ func (m *Machine) load(ctx context.Context, l *load) error {
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}
 	m.paused = true
-	return m.expect(ctx, paused)
+	if err := m.expect(ctx, paused); err != nil {
+		return err
+	}
+	return m.activateDisks(ctx)
+}
+
+// activateDisks makes a machine that was loaded the user of its disks. From QEMU 10.0 on that
+// happens only when it is resumed, and until then a disk can neither grow nor be forked;
+// before, loading did it, and there was no such command.
+func (m *Machine) activateDisks(ctx context.Context) error {
+	err := m.monitor().execute(ctx, "blockdev-set-active", map[string]any{"active": true}, nil)
+	if refused, ok := errors.AsType[*qmpError](err); ok && refused.Class == unknownCommand {
+		return nil
+	}
+	return err
 }
 
 // growDisks tells the guest the size of those disks that are larger than known, in the

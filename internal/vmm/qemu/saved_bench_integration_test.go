@@ -50,7 +50,7 @@ func template(b *testing.B) (*Driver, ground, *Machine) {
 	if err != nil {
 		b.Skip(err)
 	}
-	d, err := Open(b.Context(), Options{Accel: TCG})
+	d, err := Open(b.Context(), Options{Binary: os.Getenv("AEGIS_QEMU"), Accel: TCG})
 	must(b, err)
 	m, err := d.Start(b.Context(), benchSpec(b, g), vmm.Boot{})
 	must(b, err)
