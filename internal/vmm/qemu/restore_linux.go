@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 
@@ -18,7 +17,7 @@ import (
 type load struct {
 	saved *vmm.Saved
 	shape string // of the machine that is to be
-	state io.ReadCloser
+	state *opened
 
 	memory *os.File   // what the VMM will be mapped to, until it is handed over; nil for fresh
 	clone  bool       // copy-on-write
@@ -163,7 +162,7 @@ func (m *Machine) load(ctx context.Context, l *load) error {
 		fed <- err
 	}()
 	mon := m.monitor()
-	err = mon.migrate(ctx, "migrate-incoming", l.saved.Whole, r)
+	err = mon.migrate(ctx, "migrate-incoming", !l.state.left, r)
 	if err == nil {
 		err = mon.finishMigration(ctx)
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
@@ -87,10 +88,12 @@ func TestSaveOnFullDisk(t *testing.T) {
 		m        *Machine
 		whole    bool
 		compress bool
+		apart    bool
 		room     int
 	}{
-		"at once": {clone, true, false, 0}, "later": {clone, true, false, 20 << 20},
-		"compressed": {clone, true, true, 1 << 20}, "without memory": {clone, false, false, 50 << 10},
+		"at once": {clone, true, false, false, 0}, "later": {clone, true, false, false, 20 << 20},
+		"compressed": {clone, true, true, false, 1 << 20}, "without memory": {clone, false, false, false, 50 << 10},
+		"apart": {clone, true, false, true, 50 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := test.m.Resume(t.Context()); err != nil {
@@ -100,8 +103,16 @@ func TestSaveOnFullDisk(t *testing.T) {
 			if err := test.m.Pause(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			var err error
 			begin := time.Now()
-			err := test.m.stream(t.Context(), test.whole, test.compress, &littleRoom{test.room})
+			how := manner{whole: test.whole, compress: test.compress}
+			if test.apart {
+				if how.apart, err = newMemory(128 * size.MiB); err != nil {
+					t.Fatal(err)
+				}
+				defer how.apart.Close() //nolint:errcheck // it goes with the test
+			}
+			_, err = test.m.stream(t.Context(), &how, &littleRoom{test.room})
 			if fault.KindOf(err) != fault.Exhausted || fault.HintOf(err) == "" {
 				t.Errorf("%v (%s)", err, fault.HintOf(err))
 			}
