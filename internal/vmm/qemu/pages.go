@@ -11,7 +11,7 @@ import (
 // pages passes on a state that holds the memory too, without those pages of the guest's memory
 // that it takes out.
 //
-// The form is that of QEMU's migration/savevm.c and ram.c; it is the same in 7.2 and 10.0. Whatever
+// The form is that of QEMU's migration/savevm.c and ram.c; of 7.2 up to 10.0. Whatever
 // is not understood is passed on as it is, with all that follows.
 type pages struct {
 	in   *bufio.Reader
@@ -51,7 +51,7 @@ func newDense(in io.Reader) *pages {
 
 // From QEMU's sources.
 const (
-	sectionStart, sectionPart, sectionEnd, sectionFooter = 0x01, 0x02, 0x03, 0x7e
+	sectionStart, sectionPart, sectionEnd, sectionCommand, sectionFooter = 0x01, 0x02, 0x03, 0x08, 0x7e
 
 	pageZero, pageSizes, pagePlain, pagesEnd, pageContinues = 0x02, 0x04, 0x08, 0x10, 0x20
 	pageFlags, pageSize                                     = 0xfff, 0x1000
@@ -153,9 +153,18 @@ func (d *pages) ends(b []byte) bool {
 	return len(b) >= 13 && binary.BigEndian.Uint64(b) == pagesEnd && b[8] == sectionFooter && bytes.Equal(b[9:13], d.section[:])
 }
 
-// next begins one of the sections that have the pages.
+// next begins one of the sections that have the pages. Between them QEMU 10.0 says that the
+// machine changes hands: a command, with its number and the length of its arguments.
 func (d *pages) next() error {
 	head, _ := d.in.Peek(5) // there may be less
+	if len(head) == 5 && head[0] == sectionCommand {
+		whole, err := d.in.Peek(5 + int(binary.BigEndian.Uint16(head[3:])))
+		if err != nil {
+			return errForm
+		}
+		d.pass(whole)
+		return nil
+	}
 	if len(head) < 5 || head[0] != sectionPart && head[0] != sectionEnd || !bytes.Equal(head[1:], d.section[:]) {
 		return errForm
 	}
