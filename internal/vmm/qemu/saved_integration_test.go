@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +129,41 @@ func TestSaveOnFullDisk(t *testing.T) {
 				t.Errorf("save where there is room: %v", err)
 			}
 		})
+	}
+}
+
+// TestWhole saves a clone where there is no room for its memory, as every clone was once: the state that
+// holds it all starts, and what became of it is an owner.
+func TestWhole(t *testing.T) {
+	g := requireVM(t)
+	d := openDriver(t, Options{})
+	saved, mem := savedMachine(t, d, newSpec(t, g))
+	clone := restored(t, d, newSpec(t, g), vmm.Restore{Saved: saved, Memory: mem})
+	for _, room := range []bool{true, false} {
+		if err := clone.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		answers(t, clone)
+		if err := clone.Pause(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		clone.roomFor = func(size.Bytes) bool { return room }
+		s, apart, err := clone.Save(t.Context(), vmm.Dest{Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Whole == (room && runtime.GOARCH == "amd64") {
+			t.Errorf("room %v, and whole %v", room, s.Whole)
+		}
+		m := restored(t, d, newSpec(t, g), vmm.Restore{Saved: s, Memory: apart})
+		if err := m.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		answers(t, m)
+		kill(t, m)
+		if apart != nil {
+			_ = apart.Close()
+		}
 	}
 }
 
