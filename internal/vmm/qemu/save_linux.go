@@ -172,7 +172,14 @@ func (m *Machine) sendState(ctx context.Context, whole bool, r, w *os.File, copi
 	if written != nil && ctx.Err() == nil {
 		m.abandon(r)
 		_, _ = io.Copy(io.Discard, r) // up to the end that says that QEMU is done, or the deadline
-		return storeError(ctx, written)
+		if !errors.Is(written, errForm) {
+			return storeError(ctx, written)
+		}
+		// QEMU wrote something else than it should, or died.
+		if err := mon.finishMigration(late); err != nil {
+			written = err
+		}
+		return m.blame(ctx, fmt.Errorf("save: %w", written))
 	}
 	if err := mon.finishMigration(late); err != nil {
 		return m.blame(ctx, fmt.Errorf("save: %w", err))

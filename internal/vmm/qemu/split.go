@@ -31,7 +31,7 @@ func newSplit(from io.Reader, to io.WriterAt, size int64) *split {
 	return s
 }
 
-var errCut = errors.New("the state of the machine ends within its memory")
+var errCut = fmt.Errorf("the state of the machine ends within its memory: %w", errForm)
 
 // Read implements io.Reader. At the end all memory is in the file.
 func (s *split) Read(p []byte) (int, error) {
