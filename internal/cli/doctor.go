@@ -44,7 +44,7 @@ func (o *doctorOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	options := doctor.Options{Home: o.app.home}
+	options := doctor.Options{Home: o.app.home, QEMU: conf.QEMU}
 	if o.app.host.Accelerator != nil {
 		options.Accel = func(ctx context.Context) (doctor.Accelerator, error) { return o.app.host.Accelerator(ctx, conf) }
 	}

@@ -20,6 +20,7 @@ type Config struct {
 	Accel  Accel
 	VMM    VMM
 	VMUser string // host account that VMMs run under where the daemon is root; "" is chosen by the driver
+	QEMU   string // its program, a name or a path; "" is the one of the host's architecture in PATH
 
 	Memory size.Bytes // of an instance that asks for nothing else
 	CPUs   int

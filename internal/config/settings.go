@@ -28,6 +28,8 @@ var settings = []setting{
 		func(c *Config) *VMM { return &c.VMM }, VMMAuto, VMMQEMU),
 	text("vm_user", "", "host account that VMMs run under where the daemon is root; empty lets the driver choose an unprivileged one",
 		func(c *Config) *string { return &c.VMUser }),
+	text("qemu", "", "program of QEMU, a name or a path; empty is the one for the host's architecture in PATH",
+		func(c *Config) *string { return &c.QEMU }),
 	bytes("memory", "512M", "memory of an instance; a bare number is in MB", func(c *Config) *size.Bytes { return &c.Memory }),
 	number("cpus", "1", "virtual CPUs of an instance", func(c *Config) *int { return &c.CPUs }),
 	bytes("disk", "8G", "disk of an instance, which takes only what is written; a bare number is in MB",

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,9 +70,13 @@ var (
 func (o *Options) qemu(ctx context.Context) Check {
 	p := setup.QEMU()
 	c := Check{Name: "qemu", Status: Fail, Mend: installCommand(p.Package)}
-	path, err := o.Look(p.Name)
+	name := cmp.Or(o.QEMU, p.Name)
+	path, err := o.Look(name)
 	if err != nil {
-		c.Detail = p.Name + " is not installed"
+		c.Detail = name + " is not installed"
+		if o.QEMU != "" {
+			c.Mend = "the setting qemu names it: aegis config show"
+		}
 		return c
 	}
 	out, err := output(ctx, path, "--version")

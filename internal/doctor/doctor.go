@@ -36,6 +36,7 @@ type Accelerator struct {
 // Options says what to examine. The zero value of a field is the real thing.
 type Options struct {
 	Home paths.Home
+	QEMU string // the program, a name or a path; "" is the one for the host's architecture
 
 	// Accel gives the verdict of the driver that would run machines. It may boot a
 	// kernel and is bounded by AccelTimeout. Nil leaves the check out.

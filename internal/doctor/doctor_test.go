@@ -98,6 +98,7 @@ func TestWhatIsWrong(t *testing.T) {
 	}{
 		"no harness":  {func(h *host) { h.lack["aegis-harness"] = true }, "programs", Fail, "aegis-harness is not here", "make build"},
 		"no qemu":     {func(h *host) { h.lack[setup.QEMU().Name] = true }, "qemu", Fail, "not installed", "sudo apt-get install -y qemu-system-"},
+		"named qemu":  {func(h *host) { h.QEMU = "my-qemu"; h.lack["my-qemu"] = true }, "qemu", Fail, "my-qemu is not installed", "setting qemu"},
 		"old qemu":    {func(h *host) { h.qemu("QEMU emulator version 6.2.0 (Debian)", "microvm") }, "qemu", Fail, "6.2.0 is too old", "cloud-archive"},
 		"strange":     {func(h *host) { h.qemu("hello", "microvm") }, "qemu", Fail, "does not tell its version", "apt-get"},
 		"broken qemu": {func(h *host) { h.write(setup.QEMU().Name, "#!/bin/sh\nexit 3\n") }, "qemu", Fail, "exit status 3", "apt-get"},

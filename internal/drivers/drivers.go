@@ -43,7 +43,9 @@ func openQEMU(ctx context.Context, conf *config.Config, log *slog.Logger) (vmm.D
 	if k, err := kernel.Installed(conf.Home); err == nil {
 		image = k.Image
 	}
-	d, err := qemu.Open(ctx, qemu.Options{Accel: qemu.Accel(conf.Accel), Kernel: image, Account: conf.VMUser, Log: log})
+	d, err := qemu.Open(ctx, qemu.Options{
+		Binary: conf.QEMU, Accel: qemu.Accel(conf.Accel), Kernel: image, Account: conf.VMUser, Log: log,
+	})
 	if err != nil {
 		return nil, err // not a nil *Driver in a non-nil interface
 	}

@@ -70,7 +70,9 @@ func (v *vm) boot(t *testing.T, home paths.Home, harness string, log *slog.Logge
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	driver, err := qemu.Open(ctx, qemu.Options{Accel: qemu.Accel(os.Getenv("AEGIS_ACCEL")), Log: log})
+	driver, err := qemu.Open(ctx, qemu.Options{
+		Binary: os.Getenv("AEGIS_QEMU"), Accel: qemu.Accel(os.Getenv("AEGIS_ACCEL")), Log: log,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,7 +57,8 @@
 //	           own. Each gets an empty overlay (package qcow2) on the disk that the source had.
 //	           Or, where there is little memory: pause, ForkDisk, Save, Copy, Resume, and
 //	           the clones start from the copy.
-//	           of a clone: pause, ForkDisk, Save (Hasty), Resume. Then, while the source
+//	           of a clone: pause, ForkDisk, Save (Hasty), Resume; the clones start from the Memory, which
+//	           the source does not hold. Where Save returned Whole instead, then, while the source
 //	           runs: Restore, and without a Resume Save and Kill: what was Whole has
 //	           become a Memory, for any number of clones.
 //	snapshot   a fork without clones, and a Store.

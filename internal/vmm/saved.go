@@ -123,7 +123,8 @@ type Memory interface {
 // anew, and the machine keeps its memory for its own.
 type MemoryCopier interface {
 	// Copy returns a Memory of the same save that no machine holds, or nil if more than limit
-	// would have to be copied.
+	// would have to be copied. What no machine holds already is not copied, but sealed: both
+	// serve clones from then on, and neither can be a machine's own.
 	Copy(ctx context.Context, limit size.Bytes) (Memory, error)
 }
 
@@ -140,8 +141,9 @@ type MemoryLoader interface {
 // A machine that was booted, or restored with memory of its own, *owns* its
 // memory; a copy-on-write clone does not. Of an owner Save writes the devices'
 // state alone, some hundred kilobytes within some milliseconds, and returns its
-// Memory. Of a clone it writes all memory into the state too, and returns no
-// Memory.
+// Memory. Of a clone it copies all memory, and returns it as a Memory that no machine holds: neither the
+// clone's going on nor its end changes it. Where that cannot be done (there is no room, or the
+// driver cannot) it writes the memory into the state too, and returns none.
 type Saver interface {
 	// Save writes the machine's state to a new file in dest.Dir. The machine stays
 	// paused: resume it, or end it. After an error there is no such file, and the
@@ -153,7 +155,7 @@ type Saver interface {
 // Dest says where and how a machine is saved.
 type Dest struct {
 	Dir string // folder for the state, which exists
-	// Hasty shortens the pause of a machine that does not own its memory: the state is
+	// Hasty shortens the pause of a machine whose state holds its memory: the state is
 	// not compressed, and takes as much of the disk as the memory it holds.
 	Hasty bool
 }

@@ -93,7 +93,7 @@ func harness(tb testing.TB) string {
 // Boot starts a VM, which ends with the test. Its console is shown when that fails.
 func Boot(tb testing.TB, log *slog.Logger, spec vmm.Spec) vmm.Machine {
 	tb.Helper()
-	driver, err := qemu.Open(tb.Context(), qemu.Options{Accel: qemu.TCG, Log: log})
+	driver, err := qemu.Open(tb.Context(), qemu.Options{Binary: os.Getenv("AEGIS_QEMU"), Accel: qemu.TCG, Log: log})
 	if err != nil {
 		tb.Fatal(err)
 	}

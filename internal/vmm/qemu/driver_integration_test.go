@@ -113,6 +113,9 @@ func openDriver(t *testing.T, o Options) *Driver {
 	if o.Accel == "" {
 		o.Accel = TCG
 	}
+	if o.Binary == "" {
+		o.Binary = os.Getenv("AEGIS_QEMU") // as users name another one than the host's
+	}
 	d, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -327,7 +330,7 @@ func TestConfinement(t *testing.T) {
 }
 
 func runDaemon(dir string) int {
-	d, err := Open(context.Background(), Options{Accel: TCG})
+	d, err := Open(context.Background(), Options{Binary: os.Getenv("AEGIS_QEMU"), Accel: TCG})
 	if err == nil {
 		_, err = d.Start(context.Background(), vmm.Spec{
 			ID: "orphan", Dir: dir, Memory: 128 * size.MiB, Network: true,
@@ -485,7 +488,7 @@ func BenchmarkBoot(b *testing.B) {
 	if err != nil {
 		b.Skip(err)
 	}
-	d, err := Open(b.Context(), Options{Accel: TCG})
+	d, err := Open(b.Context(), Options{Binary: os.Getenv("AEGIS_QEMU"), Accel: TCG})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 		return nil, err
 	}
 	if d.binary, err = exec.LookPath(d.binary); err != nil {
-		return nil, errMissing(program(), err)
+		return nil, errNotFound(o.Binary, err)
 	}
 	if d.binary, err = filepath.Abs(d.binary); err != nil {
 		return nil, err

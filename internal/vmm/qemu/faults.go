@@ -30,9 +30,18 @@ func errMissing(binary string, cause error) error {
 		WithHint("%s", installHint("/etc/os-release", runtime.GOARCH))
 }
 
+// errNotFound tells that there is no QEMU: the one that somebody has named, or any.
+func errNotFound(named string, cause error) error {
+	if named == "" {
+		return errMissing(program(), cause)
+	}
+	return fault.Wrap(fault.Unavailable, cause, "%s cannot be run", named).By(fault.Host).
+		WithHint("the setting qemu names it: aegis config show")
+}
+
 func errTooOld(v Version) error {
 	return fault.New(fault.Unavailable, "QEMU %v is too old: AegisVM needs %d.%d", v, oldest.Major, oldest.Minor).By(fault.Host).
-		WithHint("Debian 12, Ubuntu 24.04 and Fedora 38 have it; on older ones put a newer build before it on PATH")
+		WithHint("Debian 12, Ubuntu 24.04 and Fedora 38 have it; on older ones name a newer build with the setting qemu: AEGIS_QEMU=PATH")
 }
 
 func errKernel(path string, cause error) error {

@@ -76,7 +76,7 @@ func TestOpenFails(t *testing.T) {
 		kind    fault.Kind
 		text    string
 	}{
-		"missing":  {Options{Binary: "/nonexistent/qemu"}, fault.Unavailable, "cannot be run"},
+		"missing":  {Options{Binary: "/nonexistent/qemu"}, fault.Unavailable, "/nonexistent/qemu cannot be run"},
 		"old":      {Options{Binary: script(t, "") + "-old"}, fault.Unavailable, "QEMU 6.2.0 is too old: AegisVM needs 7.2"},
 		"broken":   {Options{Binary: script(t, "") + "-broken"}, fault.Unavailable, "cannot be run"},
 		"no accel": {Options{Binary: script(t, ""), Accel: "hvf"}, fault.Invalid, "no accelerator"},

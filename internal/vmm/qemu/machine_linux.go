@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
@@ -47,6 +48,8 @@ type Machine struct {
 	paused bool          // guarded by op
 	killed atomic.Bool
 
+	roomFor func(size.Bytes) bool // roomFor, or a test's
+
 	loading bool // when connected: QEMU waited for a saved machine
 
 	mu       sync.Mutex
@@ -74,7 +77,7 @@ func newMachine(f *folder, p *process, console, words *os.File, resume bool) (*M
 		folder: f, proc: p, pipes: []*os.File{console, words},
 		ctl: newPort(ctlName), net: newPort(netName),
 		op:       make(chan struct{}, 1),
-		released: make(chan struct{}), ended: make(chan struct{}),
+		released: make(chan struct{}), ended: make(chan struct{}), roomFor: roomFor,
 	}
 	var err error
 	if m.console, err = f.openLog(consoleName+logSuffix, resume); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -74,10 +75,22 @@ func (m *memory) Store(ctx context.Context, path string) (vmm.File, error) {
 	return f, nil
 }
 
+// splitting returns the state in from, whose memory goes to this one.
+func (m *memory) splitting(from io.Reader) (*split, error) {
+	fi, err := m.file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return newSplit(from, m.file, fi.Size()), nil
+}
+
 // Copy implements vmm.MemoryCopier.
 func (m *memory) Copy(ctx context.Context, limit size.Bytes) (vmm.Memory, error) {
 	if err := m.custody.Check(); err != nil {
 		return nil, err
+	}
+	if !m.custody.Held() {
+		return m.shared()
 	}
 	fi, err := m.file.Stat()
 	if err != nil {
@@ -98,6 +111,17 @@ func (m *memory) Copy(ctx context.Context, limit size.Bytes) (vmm.Memory, error)
 	c.of = m.of
 	c.free()
 	return c, nil
+}
+
+// shared returns the memory again, which no machine holds: it is sealed, and serves clones of both.
+func (m *memory) shared() (vmm.Memory, error) {
+	f, err := m.clone()
+	if err != nil {
+		return nil, err
+	}
+	c := &memory{file: f, of: m.of}
+	c.free()
+	return c, c.custody.Share(func() error { return nil })
 }
 
 // Close implements vmm.Memory.
@@ -137,6 +161,15 @@ func (p *process) memory(descriptor int) (*memory, error) {
 		return nil, fmt.Errorf("descriptor %d of QEMU is not its memory: %w", descriptor, err)
 	}
 	return &memory{file: f}, nil
+}
+
+// memorySize returns the size of the memory of a process.
+func (p *process) memorySize(descriptor int) (size.Bytes, error) {
+	fi, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%d", p.pid, descriptor))
+	if err != nil {
+		return 0, err
+	}
+	return size.Bytes(fi.Size()), nil
 }
 
 // LoadMemory implements vmm.MemoryLoader.

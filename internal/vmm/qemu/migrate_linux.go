@@ -46,7 +46,7 @@ type capability struct {
 // unless the state is to be whole.
 func (q *qmp) migrate(ctx context.Context, command string, whole bool, theirs *os.File) error {
 	defer closeAll(theirs)
-	caps := []capability{{"events", true}, {"x-ignore-shared", !whole}}
+	caps := []capability{{"events", true}, {ignoreShared, !whole}}
 	if err := q.execute(ctx, "migrate-set-capabilities", map[string]any{"capabilities": caps}, nil); err != nil {
 		return err
 	}

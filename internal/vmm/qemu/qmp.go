@@ -56,6 +56,10 @@ type qmpError struct {
 
 func (e *qmpError) Error() string { return e.Desc }
 
+// unknownCommand is the class of the error with which QEMU answers to a command that is newer
+// than itself: what it can do is asked, and not concluded from its version.
+const unknownCommand = "CommandNotFound"
+
 // qmpMessage is anything that QEMU sends.
 type qmpMessage struct {
 	Greeting *qmpGreeting    `json:"QMP"`

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 
@@ -18,7 +17,7 @@ import (
 type load struct {
 	saved *vmm.Saved
 	shape string // of the machine that is to be
-	state io.ReadCloser
+	state *opened
 
 	memory *os.File   // what the VMM will be mapped to, until it is handed over; nil for fresh
 	clone  bool       // copy-on-write
@@ -163,7 +162,7 @@ func (m *Machine) load(ctx context.Context, l *load) error {
 		fed <- err
 	}()
 	mon := m.monitor()
-	err = mon.migrate(ctx, "migrate-incoming", l.saved.Whole, r)
+	err = mon.migrate(ctx, "migrate-incoming", !l.state.left, r)
 	if err == nil {
 		err = mon.finishMigration(ctx)
 	}
@@ -177,7 +176,21 @@ func (m *Machine) load(ctx context.Context, l *load) error {
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}
 	m.paused = true
-	return m.expect(ctx, paused)
+	if err := m.expect(ctx, paused); err != nil {
+		return err
+	}
+	return m.activateDisks(ctx)
+}
+
+// activateDisks makes a machine that was loaded the user of its disks. From QEMU 10.0 on that
+// happens only when it is resumed, and until then a disk can neither grow nor be forked;
+// before, loading did it, and there was no such command.
+func (m *Machine) activateDisks(ctx context.Context) error {
+	err := m.monitor().execute(ctx, "blockdev-set-active", map[string]any{"active": true}, nil)
+	if refused, ok := errors.AsType[*qmpError](err); ok && refused.Class == unknownCommand {
+		return nil
+	}
+	return err
 }
 
 // growDisks tells the guest the size of those disks that are larger than known, in the

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
@@ -87,10 +89,12 @@ func TestSaveOnFullDisk(t *testing.T) {
 		m        *Machine
 		whole    bool
 		compress bool
+		apart    bool
 		room     int
 	}{
-		"at once": {clone, true, false, 0}, "later": {clone, true, false, 20 << 20},
-		"compressed": {clone, true, true, 1 << 20}, "without memory": {clone, false, false, 50 << 10},
+		"at once": {clone, true, false, false, 0}, "later": {clone, true, false, false, 20 << 20},
+		"compressed": {clone, true, true, false, 1 << 20}, "without memory": {clone, false, false, false, 50 << 10},
+		"apart": {clone, true, false, true, 50 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := test.m.Resume(t.Context()); err != nil {
@@ -100,8 +104,16 @@ func TestSaveOnFullDisk(t *testing.T) {
 			if err := test.m.Pause(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			var err error
 			begin := time.Now()
-			err := test.m.stream(t.Context(), test.whole, test.compress, &littleRoom{test.room})
+			how := manner{whole: test.whole, compress: test.compress}
+			if test.apart {
+				if how.apart, err = newMemory(128 * size.MiB); err != nil {
+					t.Fatal(err)
+				}
+				defer how.apart.Close() //nolint:errcheck // it goes with the test
+			}
+			_, err = test.m.stream(t.Context(), &how, &littleRoom{test.room})
 			if fault.KindOf(err) != fault.Exhausted || fault.HintOf(err) == "" {
 				t.Errorf("%v (%s)", err, fault.HintOf(err))
 			}
@@ -117,6 +129,41 @@ func TestSaveOnFullDisk(t *testing.T) {
 				t.Errorf("save where there is room: %v", err)
 			}
 		})
+	}
+}
+
+// TestWhole saves a clone where there is no room for its memory, as every clone was once: the state that
+// holds it all starts, and what became of it is an owner.
+func TestWhole(t *testing.T) {
+	g := requireVM(t)
+	d := openDriver(t, Options{})
+	saved, mem := savedMachine(t, d, newSpec(t, g))
+	clone := restored(t, d, newSpec(t, g), vmm.Restore{Saved: saved, Memory: mem})
+	for _, room := range []bool{true, false} {
+		if err := clone.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		answers(t, clone)
+		if err := clone.Pause(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		clone.roomFor = func(size.Bytes) bool { return room }
+		s, apart, err := clone.Save(t.Context(), vmm.Dest{Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Whole == (room && runtime.GOARCH == "amd64") {
+			t.Errorf("room %v, and whole %v", room, s.Whole)
+		}
+		m := restored(t, d, newSpec(t, g), vmm.Restore{Saved: s, Memory: apart})
+		if err := m.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		answers(t, m)
+		kill(t, m)
+		if apart != nil {
+			_ = apart.Close()
+		}
 	}
 }
 

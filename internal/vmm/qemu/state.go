@@ -57,14 +57,26 @@ func (s sha) Digest() string { return "sha256:" + hex.EncodeToString(s.Sum(nil))
 
 // sink writes a state to a file and sums it.
 type sink struct {
-	to  io.Writer
-	sum sum
-	n   int64
+	to   io.Writer
+	sums map[bool]sum // by whether it is the sum of a whole state
+	n    int64
+}
+
+// newSink makes a sink for a state of which it is known whether it will be whole, or for one that can
+// be either.
+func newSink(to io.Writer, whole ...bool) *sink {
+	s := &sink{to: to, sums: map[bool]sum{}}
+	for _, w := range whole {
+		s.sums[w] = newSum(w)
+	}
+	return s
 }
 
 // Write implements io.Writer.
 func (s *sink) Write(p []byte) (int, error) {
-	_, _ = s.sum.Write(p) // never fails
+	for _, sum := range s.sums {
+		_, _ = sum.Write(p) // never fails
+	}
 	n, err := s.to.Write(p)
 	s.n += int64(n)
 	return n, err
@@ -93,9 +105,23 @@ type (
 	onlyWriter struct{ io.Writer }
 )
 
+// opened is a state that is about to be loaded.
+type opened struct {
+	io.ReadCloser
+	// left says that QEMU was told to leave the memory out, and has to be told again.
+	left bool
+}
+
+// ignoreShared is the capability with which QEMU leaves shared memory out. A state begins with the names
+// of those that both ends must have.
+const (
+	ignoreShared = "x-ignore-shared"
+	headSize     = 256 // before anything that a guest could write
+)
+
 // openState opens a state and looks whether it can be what was saved. One without
 // memory is read and checked at once.
-func openState(want *vmm.File, whole bool) (io.ReadCloser, error) {
+func openState(want *vmm.File, whole bool) (*opened, error) {
 	f, err := os.Open(want.Path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %w", vmm.ErrDamaged, err)
@@ -111,7 +137,7 @@ func openState(want *vmm.File, whole bool) (io.ReadCloser, error) {
 		return nil, err
 	}
 	if whole {
-		return f, nil
+		return &opened{ReadCloser: f}, nil
 	}
 	defer f.Close() //nolint:errcheck // only read
 	b, err := io.ReadAll(io.LimitReader(f, maxState))
@@ -123,7 +149,8 @@ func openState(want *vmm.File, whole bool) (io.ReadCloser, error) {
 	if sum.Digest() != want.Digest {
 		return nil, errChanged(want.Path)
 	}
-	return io.NopCloser(bytes.NewReader(b)), nil
+	head := b[:min(len(b), headSize)]
+	return &opened{ReadCloser: io.NopCloser(bytes.NewReader(b)), left: bytes.Contains(head, []byte(ignoreShared))}, nil
 }
 
 func errChanged(path string) error { return fmt.Errorf("%w: %s is changed", vmm.ErrDamaged, path) }

@@ -32,11 +32,11 @@ func sampleState(n int) []byte {
 func written(tb testing.TB, state []byte, compress bool) ([]byte, vmm.File) {
 	tb.Helper()
 	var file bytes.Buffer
-	to := &sink{to: &file, sum: newSum(true)}
+	to := newSink(&file, true)
 	if err := copyState(to, bytes.NewReader(state), compress); err != nil {
 		tb.Fatal(err)
 	}
-	return file.Bytes(), vmm.File{Path: "state", Size: size.Bytes(to.n), Digest: to.sum.Digest()}
+	return file.Bytes(), vmm.File{Path: "state", Size: size.Bytes(to.n), Digest: to.sums[true].Digest()}
 }
 
 func TestState(t *testing.T) {

@@ -45,6 +45,13 @@ func (c *Custody) check() error {
 	return nil
 }
 
+// Held reports whether a machine may write to the memory: one that is paused, and holds it.
+func (c *Custody) Held() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state == held
+}
+
 // Share lets copy-on-write clones start from the memory; seal is called before the
 // first, and must not block.
 func (c *Custody) Share(seal func() error) error {

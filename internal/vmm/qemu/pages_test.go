@@ -74,6 +74,8 @@ func states() (full, want []byte) {
 			s.page(0x3000, "", 0)
 		}
 		s.end()
+		s.WriteString("\x08\x00\x0b\x00\x00") // MIG_CMD_SWITCHOVER_START, of QEMU 10.0
+		s.WriteString("\x08\x00\x02\x00\x04ping")
 		s.section(sectionEnd)
 		if whole {
 			s.page(0x4000, "", 0)
