@@ -32,7 +32,7 @@
 //
 // The guest's memory is a memfd. QEMU maps it shared, and a save then leaves it out
 // (x-ignore-shared); or, in a clone, copy-on-write: then a save writes it too, and it is taken out of the state into
-// a memfd of its own, on all versions alike (docs/design/0020-memory-apart.md). A memfd that
+// a memfd of its own, on all versions alike (docs/design/0021-memory-apart.md). A memfd that
 // clones start from is sealed first: QEMU can punch holes into a file that it has
 // mapped privately, and whoever has taken over a VMM could do worse. There is no
 // balloon.

@@ -11,7 +11,7 @@ import (
 // not: whoever loads it finds no page in it, and leaves the memory as it is.
 //
 // So a copy-on-write clone is saved as a machine that owns its memory is, and everything that can be
-// done with one can be done with the other. See docs/design/0020-memory-apart.md.
+// done with one can be done with the other. See docs/design/0021-memory-apart.md.
 type split struct {
 	*pages
 	to  io.WriterAt

@@ -9,7 +9,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/size"
 )
 
-// What QEMU answers to blockdev-set-active, as recorded.
+// What QEMU answers to blockdev-set-active, in its known forms.
 var activations = map[string]struct {
 	answer string
 	fails  bool
