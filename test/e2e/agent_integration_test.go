@@ -144,7 +144,7 @@ func newAgents(t *testing.T) *agents {
 	model := modeltest.New(t, m.think)
 	model.Open = true
 	a := &agents{newHost(t, "AEGIS_LLM_OLLAMA="+model.URL), m, model}
-	a.host.ok("secret", "set", "OPENAI_API_KEY", modeltest.Key)
+	a.ok("secret", "set", "OPENAI_API_KEY", modeltest.Key)
 	return a
 }
 
@@ -248,14 +248,14 @@ func (a *agents) delegates() {
 	ready := make(chan struct{})
 	go func() {
 		close(ready)
-		said := ""
+		var said strings.Builder
 		for f, err := range a.client().TetherStream(ctx, "my-agent", client.TetherQuery{Types: []api.FrameType{api.FrameDelta, api.FrameDone}}) {
 			if err != nil || f.Type == api.FrameDone {
 				break
 			}
-			said += "|" + messageText(f)
+			said.WriteString("|" + messageText(f))
 		}
-		heard <- said
+		heard <- said.String()
 	}()
 	<-ready
 	var sent struct {
