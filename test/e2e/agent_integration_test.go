@@ -242,14 +242,16 @@ func (a *agents) delegates() {
 	t := a.t
 	t.Helper()
 	m := newModel(t, a.host)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
+	var sent struct {
+		IngressSeq int64 `json:"ingress_seq"`
+	}
+	m.tool("tether_send", map[string]any{"instance": "my-agent", "text": "add the numbers below 100"}, &sent)
 	heard := make(chan string, 1)
-	ready := make(chan struct{})
-	go func() {
-		close(ready)
+	go func() { // ends with the answer, which is stored, or with the test
 		var said strings.Builder
-		for f, err := range a.client().TetherStream(ctx, "my-agent", client.TetherQuery{Types: []api.FrameType{api.FrameDelta, api.FrameDone}}) {
+		for f, err := range a.client().TetherStream(t.Context(), "my-agent", client.TetherQuery{
+			After: sent.IngressSeq, Types: []api.FrameType{api.FrameDelta, api.FrameDone},
+		}) {
 			if err != nil || f.Type == api.FrameDone {
 				break
 			}
@@ -257,11 +259,6 @@ func (a *agents) delegates() {
 		}
 		heard <- said.String()
 	}()
-	<-ready
-	var sent struct {
-		IngressSeq int64 `json:"ingress_seq"`
-	}
-	m.tool("tether_send", map[string]any{"instance": "my-agent", "text": "add the numbers below 100"}, &sent)
 	const want = "mine is 1225 and the helper's is 3725"
 	deltas, answer, after := 0, "", sent.IngressSeq
 	for answer == "" {
@@ -342,7 +339,7 @@ func (a *agents) figures() {
 		sleep []string
 	}{{"paused", []string{"instance", "pause", "my-agent"}}, {"hibernated", []string{"instance", "stop", "--hibernate", "my-agent"}}} {
 		var wakes, firsts []time.Duration
-		for i := range stress(3, 20) {
+		for i := range stress(3, 10) {
 			a.ok(kind.sleep...)
 			begin := time.Now()
 			if _, err := a.client().Resume(t.Context(), "my-agent"); err != nil {
@@ -362,31 +359,18 @@ func (a *agents) figures() {
 // first returns the time from a message until the first word of its answer is here.
 func (a *agents) first(text string) time.Duration {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
-	defer cancel()
 	begin := time.Now()
-	heard := make(chan time.Time, 1)
-	f := message("default", text)
-	f.MsgID = "msg-" + strings.ReplaceAll(text, " ", "-")
-	go func() {
-		defer close(heard)
-		for _, err := range a.client().TetherStream(ctx, "my-agent", client.TetherQuery{Types: []api.FrameType{api.FrameDelta}, ReplyToID: f.MsgID}) {
-			if err == nil {
-				heard <- time.Now()
-			}
-			return
-		}
-	}()
-	if _, err := a.client().TetherSend(ctx, "my-agent", f); err != nil {
-		a.t.Fatal(err)
+	id := a.say(text)
+	page, err := a.client().TetherPoll(a.t.Context(), "my-agent", client.TetherQuery{
+		Types: []api.FrameType{api.FrameDelta}, ReplyToID: id, Wait: 30 * time.Second,
+	})
+	took := time.Since(begin)
+	if err != nil || len(page.Frames) == 0 {
+		a.t.Fatalf("no delta of the answer to %s: %v", text, err)
 	}
-	a.answer(f.MsgID)
-	at, ok := <-heard
-	if !ok {
-		a.t.Fatalf("no delta of the answer to %s", text)
-	}
-	a.t.Logf("%s: the model was asked after %v, the first delta came after %v", text, a.mind.answered(text).Sub(begin), at.Sub(begin))
-	return at.Sub(begin)
+	a.answer(id)
+	a.t.Logf("%s: the model was asked after %v, the first delta came after %v", text, a.mind.answered(text).Sub(begin), took)
+	return took
 }
 
 // cutShort pauses, saves, or loses the daemon at random moments of conversations. What was
