@@ -90,7 +90,7 @@ func (o *tetherSendOptions) message(ctx context.Context, ref, text string) (api.
 	for _, name := range o.images {
 		data, err := os.ReadFile(name)
 		if err != nil {
-			return m, fault.Wrap(fault.Invalid, err, "the picture")
+			return m, fault.Wrap(fault.Invalid, err, "read the picture").WithHint("give the path of a file on this host")
 		}
 		blob, err := o.app.client().PutBlob(ctx, ref, data)
 		if err != nil {
