@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/xfeldman/aegisvm/internal/buildinfo"
+	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/logattr"
 )
 
@@ -26,7 +27,11 @@ func Main(stderr io.Writer, getenv func(string) string) int {
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	a, err := New(FromEnv(log, getenv))
+	var a *Agent
+	err := inVM(getenv)
+	if err == nil {
+		a, err = New(FromEnv(log, getenv))
+	}
 	if err == nil {
 		log.Info("the agent begins", logattr.Version(buildinfo.Version()))
 		err = a.Run(ctx)
@@ -36,4 +41,14 @@ func Main(stderr io.Writer, getenv func(string) string) int {
 		return 1
 	}
 	return 0
+}
+
+// inVM refuses to make /workspace and serve on a computer that is somebody's own. Every program
+// in a VM knows its instance.
+func inVM(getenv func(string) string) error {
+	if getenv("AEGIS_INSTANCE_ID") != "" || getenv("AEGIS_AGENT_WORKSPACE") != "" {
+		return nil
+	}
+	return fault.New(fault.Invalid, "this is no VM of AegisVM: start it in one, with aegis instance start --kit agent").
+		WithHint("or set AEGIS_AGENT_WORKSPACE to the folder that it may use here")
 }

@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/client"
 	"github.com/xfeldman/aegisvm/internal/kit"
 )
 
@@ -39,9 +41,9 @@ func newKitList(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [--json]",
 		Short: "list kits",
-		Long: `List the kits that are found, also while the daemon does not run. One that lacks a program, or whose
-file is wrong, is broken, and the reason stands below the list. Programs are looked for beside aegis, on PATH and
-in the lib folders of packages.`,
+		Long: `List the kits that are found. One that lacks a program, or whose file is wrong, is broken, and the reason
+stands below the list. Programs are looked for beside aegisd, on its PATH and in the lib folders of packages;
+while the daemon does not run, on the PATH of this command.`,
 		Example: `  aegis kit list
   aegis kit list --json | jq -r '.[] | select(.status == "broken") | .missing[]'`,
 		Args: noArgs,
@@ -51,8 +53,14 @@ in the lib folders of packages.`,
 	return cmd
 }
 
-func (o *kitListOptions) run(context.Context) error {
-	all := kit.NewFinder(o.app.home).All()
+func (o *kitListOptions) run(ctx context.Context) error {
+	all, err := o.app.client().Kits(ctx)
+	if errors.Is(err, client.ErrNotRunning) {
+		all, err = kit.NewFinder(o.app.home).All(), nil
+	}
+	if err != nil {
+		return err
+	}
 	if o.json {
 		return o.app.printJSON(all)
 	}

@@ -88,9 +88,9 @@ func (o *tetherSendOptions) message(ctx context.Context, ref, text string) (api.
 		return m, fault.New(fault.Invalid, "there is nothing to send").WithHint("see: aegis tether send --help")
 	}
 	for _, name := range o.images {
-		data, err := os.ReadFile(name)
+		data, err := readPicture(name)
 		if err != nil {
-			return m, fault.Wrap(fault.Invalid, err, "the picture")
+			return m, err
 		}
 		blob, err := o.app.client().PutBlob(ctx, ref, data)
 		if err != nil {
@@ -99,6 +99,20 @@ func (o *tetherSendOptions) message(ctx context.Context, ref, text string) (api.
 		m.Images = append(m.Images, api.Picture{MediaType: blob.MediaType, Blob: blob.Blob, Size: blob.Size})
 	}
 	return m, nil
+}
+
+// readPicture reads a file that the API takes.
+func readPicture(name string) ([]byte, error) {
+	fi, err := os.Stat(name)
+	if err == nil && (!fi.Mode().IsRegular() || fi.Size() > api.MaxWorkspaceFile) {
+		return nil, fault.New(fault.Invalid, "%s is no file, or one of over %d MB", name, api.MaxWorkspaceFile>>20).
+			WithHint("send PNG, JPEG, GIF or WebP")
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "read the picture").WithHint("give the path of a file on this host")
+	}
+	return data, nil
 }
 
 // maxMessage bounds a text that is read from stdin, in bytes; the daemon has the last word.

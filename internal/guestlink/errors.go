@@ -23,6 +23,12 @@ var (
 // maxText bounds what a guest may say in an error.
 const maxText = 300
 
+// noCommandExit is what a shell's status is for a command that it does not find.
+const noCommandExit = 127
+
+// pathHint is for a command that is a path, which nobody looks up on PATH.
+const pathHint = "it is a path in the VM, from its working folder: see --workdir; files of a workspace are below /workspace"
+
 // guestFault turns what a guest says into what a person reads. The guestproto.Error
 // stays in the chain, with its text cleaned; what was tried goes before it.
 func guestFault(doing string, said *guestproto.Error) error {
@@ -34,7 +40,7 @@ func guestFault(doing string, said *guestproto.Error) error {
 	switch said.Code {
 	case guestproto.CodeNoCommand:
 		msg = doing + ": command not found in the VM"
-		f.Kind, f.Blame, f.Exit = fault.NotFound, fault.Program, 127
+		f.Kind, f.Blame, f.Exit = fault.NotFound, fault.Program, noCommandExit
 		f.Hint = "check its name; it is looked up on the PATH of the VM, not of the host"
 	case guestproto.CodeNotExecutable:
 		f.Kind, f.Blame, f.Exit = fault.Invalid, fault.Program, 126

@@ -196,7 +196,11 @@ func TestSpawnErrors(t *testing.T) {
 			t.Errorf("%s: %v (kind %s)", c.command, err, fault.KindOf(err))
 		}
 	}
-	err := l.Kill(t.Context(), "nobody", 9)
+	err := l.Spawn(t.Context(), guestproto.Spawn{ID: "e", Command: []string{"./foo"}})
+	if fault.KindOf(err) != fault.NotFound || fault.HintOf(err) != pathHint {
+		t.Errorf("./foo: %v, hint %q", err, fault.HintOf(err))
+	}
+	err = l.Kill(t.Context(), "nobody", 9)
 	if fault.KindOf(err) != fault.NotFound {
 		t.Errorf("kill of nothing = %v", err)
 	}

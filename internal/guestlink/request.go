@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -70,6 +71,9 @@ func (l *Link) Spawn(ctx context.Context, req guestproto.Spawn) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.owned, req.ID)
+	if f, ok := errors.AsType[*fault.Error](err); ok && f.Exit == noCommandExit && strings.Contains(name, "/") {
+		f.Hint = pathHint
+	}
 	if ctx.Err() != nil && l.err == nil { // run is still counted, so Close waits for this too
 		l.wg.Go(func() { l.killUnowned(req.ID) })
 	}

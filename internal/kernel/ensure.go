@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 
 	"github.com/xfeldman/aegisvm/internal/apt"
 	"github.com/xfeldman/aegisvm/internal/atomicfile"
@@ -50,6 +51,9 @@ func Ensure(ctx context.Context, o Options) (Kernel, error) {
 		if err == nil {
 			o.progress("kernel %s taken from %s", k.Version, o.Cache)
 			return k, nil
+		}
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			return Kernel{}, err // another way needs as much
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			o.progress("kernel in %s not used: %v", o.Cache, err)

@@ -140,10 +140,10 @@ func complete(f *api.Frame, now time.Time) (replyTo string, err error) {
 	case CheckChannel(f.Session.Channel) != nil:
 		return "", CheckChannel(f.Session.Channel)
 	case !sessionForm.MatchString(f.Session.ID):
-		return "", fault.New(fault.Invalid, "bad session id %q", f.Session.ID).
+		return "", fault.New(fault.Invalid, "bad session id %.128q", f.Session.ID).
 			WithHint("it has letters, digits and -_.:@+, does not begin with a dot, and is at most 128 long")
 	case !msgIDForm.MatchString(f.MsgID):
-		return "", fault.New(fault.Invalid, "bad msg_id %q", f.MsgID).WithHint("it has 1 to 128 visible ASCII characters")
+		return "", fault.New(fault.Invalid, "bad msg_id %.128q", f.MsgID).WithHint("it has 1 to 128 visible ASCII characters")
 	case len(f.Payload) > form.limit:
 		return "", fault.New(fault.TooLarge, "a payload of %d KB is too large for a %s", len(f.Payload)>>10, f.Type).
 			WithHint("keep it under %d KB; files go through the workspace", form.limit>>10)

@@ -36,17 +36,21 @@ func (s *setup) recipe() string {
 	return "1 " + s.Distro.String() + " " + strings.Join(basePackages, " ")
 }
 
-// takeBase takes the base image from the cache, if both are so.
-func (s *setup) takeBase() {
+// takeBase takes the base image from the cache, if both are so. Where it does not it is built,
+// unless the disk is full: then there is no room for that either.
+func (s *setup) takeBase() error {
 	if _, err := rootfs.LoadImage(s.Home, rootfs.BaseImage); err == nil || s.Cache == "" {
-		return
+		return nil
 	}
 	switch _, err := rootfs.Import(s.Home, rootfs.BaseImage, s.recipe(), s.imageCache()); {
 	case err == nil:
 		s.line("base image: taken from %s", s.Cache)
+	case fault.KindOf(rootfs.DiskFull(err)) == fault.Exhausted:
+		return rootfs.DiskFull(err)
 	case !errors.Is(err, fs.ErrNotExist):
 		s.line("base image: the one in %s is not used: %v", s.Cache, err)
 	}
+	return nil
 }
 
 func (s *setup) ensureBase(ctx context.Context) error {

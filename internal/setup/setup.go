@@ -105,7 +105,9 @@ func (s *setup) run(ctx context.Context) error {
 		}
 		defer unlock()
 	}
-	s.takeBase()
+	if err := s.takeBase(); err != nil {
+		return err
+	}
 	if err := s.ensurePrograms(ctx); err != nil {
 		return err
 	}
@@ -162,7 +164,7 @@ func (s *setup) ensureKernel(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return rootfs.DiskFull(err)
 	}
 	s.line("kernel: %s, from %s", k.Version, k.Source)
 	return nil

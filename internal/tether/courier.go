@@ -125,6 +125,8 @@ func (c *courier) arrive(ctx context.Context) error {
 			DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return v.DialLocal(ctx, c.port) },
 			DisableCompression: true,
 			MaxConnsPerHost:    1,
+			// An agent is hostile: a receipt has next to no head.
+			MaxResponseHeaderBytes: 16 << 10,
 		},
 	}
 	return nil

@@ -80,17 +80,21 @@ type cronArgs struct {
 	OnConflict string `json:"on_conflict"`
 }
 
-// ParseSchedule reads the five fields of a schedule.
+// ParseSchedule reads the five fields of a schedule, or one of @hourly, @daily, @weekly, @monthly and
+// @yearly. It takes what the host takes: an entry that the host leaves out would never come.
 func ParseSchedule(expr string) (robfig.Schedule, error) {
 	expr = strings.TrimSpace(expr)
 	const form = "a schedule is: minute hour day-of-month month day-of-week, as in '*/5 * * * *' or '30 8 * * 1-5'"
 	// The library would take a time zone in the expression, and panics on half of one.
-	if len(expr) > maxCronExpr || strings.Contains(expr, "=") {
+	if len(expr) > maxCronExpr || strings.Contains(expr, "=") || strings.HasPrefix(expr, "@every") {
 		return nil, errors.New(form)
 	}
-	s, err := robfig.NewParser(robfig.Minute | robfig.Hour | robfig.Dom | robfig.Month | robfig.Dow).Parse(expr)
+	s, err := robfig.NewParser(robfig.Minute | robfig.Hour | robfig.Dom | robfig.Month | robfig.Dow | robfig.Descriptor).Parse(expr)
 	if err != nil {
 		return nil, fmt.Errorf("%w; %s", err, form)
+	}
+	if s.Next(time.Unix(0, 0)).IsZero() {
+		return nil, errors.New("there is no such day")
 	}
 	return s, nil
 }

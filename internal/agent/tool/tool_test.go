@@ -241,7 +241,7 @@ func TestCron(t *testing.T) {
 	b.expect("cron_enable", m{"id": "mail"}, "done")
 	b.expect("cron_delete", m{"id": "mail"}, "done")
 	b.expect("cron_delete", m{"id": "mail"}, "Error: there is no entry")
-	for _, bad := range []string{"", "* * * *", "61 * * * *", "@daily", "TZ=UTC", "TZ=x * * * * *", "* * * * * *", strings.Repeat("1,", 300) + "1 * * * *"} {
+	for _, bad := range []string{"", "* * * *", "61 * * * *", "@every 5m", "TZ=UTC", "TZ=x * * * * *", "* * * * * *", strings.Repeat("1,", 300) + "1 * * * *"} {
 		b.expect("cron_create", m{"schedule": bad, "message": "x"}, "Error:")
 	}
 	b.expect("cron_create", m{"schedule": "* * * * *", "message": strings.Repeat("x", 9000)}, "Error: message")

@@ -144,7 +144,7 @@ func (c *channel) take(w http.ResponseWriter, r *http.Request, line *gateway.Lin
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&in); err != nil {
-		answer(w, http.StatusBadRequest, api.Error{Error: "decode a message: " + err.Error()})
+		answer(w, statusOf(fault.Wrap(fault.Invalid, err, "decode")), api.Error{Error: "decode a message: " + err.Error()})
 		return
 	}
 	if in.Session == "" {
@@ -155,10 +155,22 @@ func (c *channel) take(w http.ResponseWriter, r *http.Request, line *gateway.Lin
 		return
 	}
 	if err := tell(r.Context(), line, in); err != nil {
-		answer(w, http.StatusServiceUnavailable, api.Error{Error: err.Error(), Hint: fault.HintOf(err)})
+		answer(w, statusOf(err), api.Error{Error: err.Error(), Hint: fault.HintOf(err)})
 		return
 	}
 	answer(w, http.StatusAccepted, map[string]string{"session": in.Session})
+}
+
+// statusOf tells who posts whether it may help to post again.
+func statusOf(err error) int {
+	_, large := errors.AsType[*http.MaxBytesError](err)
+	switch kind := fault.KindOf(err); {
+	case large || kind == fault.TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case kind == fault.Invalid:
+		return http.StatusBadRequest
+	}
+	return http.StatusServiceUnavailable
 }
 
 func tell(ctx context.Context, line *gateway.Line, in In) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -39,6 +40,21 @@ func TestOpenRefusesWhatIsWrong(t *testing.T) {
 		_, err := open(slog.New(slog.DiscardHandler), json.RawMessage(section), keys)
 		if got := fault.KindOf(err); err != nil && (got != want || fault.HintOf(err) == "") || err == nil && want != "" {
 			t.Errorf("%s: %v (%s, hint %q), want %q", section, err, got, fault.HintOf(err), want)
+		}
+	}
+}
+
+// TestRefusals tells those for good from those that pass.
+func TestRefusals(t *testing.T) {
+	for want, all := range map[int][]error{
+		http.StatusBadRequest:            {fault.New(fault.Invalid, "no picture"), fmt.Errorf("send: %w", fault.New(fault.Invalid, "x"))},
+		http.StatusRequestEntityTooLarge: {fault.New(fault.TooLarge, "long"), fault.Wrap(fault.Invalid, &http.MaxBytesError{Limit: 1}, "decode")},
+		http.StatusServiceUnavailable:    {fault.New(fault.Conflict, "disabled"), fault.New(fault.Exhausted, "full"), io.ErrUnexpectedEOF, context.Canceled},
+	} {
+		for _, err := range all {
+			if got := statusOf(err); got != want {
+				t.Errorf("%v: %d, want %d", err, got, want)
+			}
 		}
 	}
 }
