@@ -22,7 +22,7 @@ func TestNinepScript(t *testing.T) {
 		program: "#!/bin/sh\nfor a in \"$@\"; do echo \"$a\"; done\n",
 		wrapper: ninepScript(program, "/it's, $HOME"),
 	} {
-		if err := os.WriteFile(path, []byte(text), 0o700); err != nil { //nolint:gosec // it is run
+		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
