@@ -79,6 +79,7 @@ var arrows = map[string][]string{
 	// Wiring for `aegis bench`, which measures what the daemon wires, and floors without it.
 	"internal/bench": append([]string{
 		"client", "internal/config", "internal/drivers", "internal/guestlink", "internal/kernel", "internal/machine", "internal/netstack",
+		"internal/setup", "internal/vmm/qemu",
 	}, contracts...),
 
 	"internal/archtest": {},

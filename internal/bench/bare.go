@@ -28,22 +28,27 @@ func (w *world) barely() (*bare, error) {
 	if w.bare != nil {
 		return w.bare, nil
 	}
-	home, err := w.makeHome(bareHome)
+	home, err := w.makeHome(bareHome, w.conf.Home.Kernel())
 	if err != nil {
 		return nil, err
 	}
+	w.bare, err = w.newBare(home, w.driver)
+	return w.bare, err
+}
+
+// newBare returns a home in which machines run on a driver.
+func (w *world) newBare(home paths.Home, driver vmm.Driver) (*bare, error) {
 	harness, err := paths.Program("aegis-harness")
 	if err != nil {
 		return nil, err
 	}
-	b := &bare{driver: w.driver, linker: guestlink.Linker{Log: w.log}, spec: instance.Spec{Command: []string{"true"}}}
+	b := &bare{driver: driver, linker: guestlink.Linker{Log: w.log}, spec: instance.Spec{Command: []string{"true"}}}
 	if err := b.spec.Complete(instance.Defaults{Memory: w.conf.Memory, VCPUs: w.conf.CPUs, Disk: w.conf.Disk}); err != nil {
 		return nil, err
 	}
 	b.ground = machine.NewGround(machine.Options{
-		Home: home, Harness: harness, Driver: w.driver, Linker: b.linker, Log: w.log, Templates: true, Timeout: w.conf.BootTimeout,
+		Home: home, Harness: harness, Driver: driver, Linker: b.linker, Log: w.log, Templates: true, Timeout: w.conf.BootTimeout,
 	})
-	w.bare = b
 	return b, nil
 }
 
@@ -106,21 +111,35 @@ func (n *node) spawn(ctx context.Context, command ...string) (instance.Attachmen
 
 // exec runs true to its exit status.
 func (n *node) exec(ctx context.Context) error {
-	att, err := n.spawn(ctx, "true")
+	_, err := n.output(ctx, "true")
+	return err
+}
+
+// output runs a command to its exit status, which must be 0, and returns what it printed.
+func (n *node) output(ctx context.Context, command ...string) ([]byte, error) {
+	att, err := n.spawn(ctx, command...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer att.Close() //nolint:errcheck // it has ended
+	var out, errs []byte
 	for {
 		f, err := att.Recv()
 		switch {
 		case errors.Is(err, io.EOF):
-			return errors.New("true ended without a status")
+			return nil, fmt.Errorf("%s ended without a status", command[0])
 		case err != nil:
-			return err
+			return nil, err
+		case f.Type == frame.Stdout:
+			out = append(out, f.Payload...)
+		case f.Type == frame.Stderr:
+			errs = append(errs, f.Payload...)
 		case f.Type == frame.Exit:
 			status, err := f.Status()
-			return ended(int(status), err)
+			if err == nil && status != 0 {
+				err = fmt.Errorf("%s ended with status %d: %s", command[0], status, errs)
+			}
+			return out, err
 		}
 	}
 }

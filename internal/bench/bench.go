@@ -21,7 +21,7 @@ import (
 // Run measures. conf is the user's: it has the home in which set-up has been. only names
 // figures; none is all. tell is told how it goes, in words for people. Run takes some
 // minutes, uses the whole host, and leaves nothing behind. What needs more memory or disk
-// than the host has is left out.
+// than the host has is left out, and so is what needs 9p where that cannot be had.
 func Run(ctx context.Context, conf *config.Config, only []string, tell func(string)) (report api.Bench, err error) {
 	chosen, err := choose(only)
 	if err != nil {
@@ -36,7 +36,7 @@ func Run(ctx context.Context, conf *config.Config, only []string, tell func(stri
 		return report, err
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
-	w, err := newWorld(ctx, conf)
+	w, err := newWorld(ctx, conf, tell)
 	if err != nil {
 		return report, err
 	}
@@ -49,8 +49,8 @@ func Run(ctx context.Context, conf *config.Config, only []string, tell func(stri
 	for _, m := range chosen {
 		tell("measuring " + m.name)
 		r, err := m.take(ctx, w)
-		if fault.KindOf(err) == fault.Exhausted && ctx.Err() == nil {
-			tell(fmt.Sprintf("this host is too small, the figure is left out: %v", err))
+		if why := leftOut(err); why != "" && ctx.Err() == nil {
+			tell(why)
 			continue
 		}
 		if err != nil {

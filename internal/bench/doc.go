@@ -13,6 +13,7 @@
 //	world          what samples are taken in; its parts are started when they are needed
 //	product        a home with a daemon
 //	bare           machines without a daemon: the driver, the link, the network
+//	ninep          one of these with a 9p share of QEMU's own, and a kernel for that
 //
 // A new figure is a function that returns a sampler, and a line in the table. It must
 // leave the world's shared parts as it found them: the server running, awake.

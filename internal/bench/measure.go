@@ -53,6 +53,10 @@ func measurements() []measurement {
 		{"workspace_stat", ms, "instance_disk", 5, workspaceStat},
 		{"workspace_write", rate, "instance_disk", 5, workspaceWrite},
 		{"workspace_read", rate, "instance_disk", 5, workspaceRead},
+		{"workspace_create_9p", ms, "qemu_9p", 5, beside9P("create")},
+		{"workspace_stat_9p", ms, "qemu_9p", 5, beside9P("stat")},
+		{"workspace_write_9p", rate, "qemu_9p", 5, beside9P("write")},
+		{"workspace_read_9p", rate, "qemu_9p", 5, beside9P("read")},
 	}
 }
 

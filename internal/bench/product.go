@@ -22,7 +22,7 @@ type product struct {
 
 // start makes a home with a daemon, whose environment has env in addition.
 func (w *world) start(ctx context.Context, name string, env ...string) (*product, error) {
-	home, err := w.makeHome(name)
+	home, err := w.makeHome(name, w.conf.Home.Kernel())
 	if err != nil {
 		return nil, err
 	}

@@ -63,27 +63,46 @@ func files(ctx context.Context, w *world, what string) (*sampler, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := func(folder string) func(context.Context) (float64, error) {
-		return func(ctx context.Context) (float64, error) {
-			return s.number(ctx, "python3", "-c", filing, what, folder)
-		}
-	}
-	return &sampler{figure: in(hostFolder), floor: in(diskFolder)}, nil
+	return &sampler{figure: filed(s.output, what, hostFolder), floor: filed(s.output, what, diskFolder)}, nil
 }
 
-// number runs a command in the server's instance, which prints one.
-func (s *server) number(ctx context.Context, command ...string) (float64, error) {
+// beside9P returns the measurement of the same in the workspace, beside a folder that QEMU
+// itself shares with another machine of that size.
+func beside9P(what string) func(context.Context, *world) (*sampler, error) {
+	return func(ctx context.Context, w *world) (*sampler, error) {
+		p, err := w.sharing(ctx) // first: it may lack
+		if err != nil {
+			return nil, err
+		}
+		s, err := w.serve(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &sampler{figure: filed(s.output, what, hostFolder), floor: filed(p.output, what, ninepFolder)}, nil
+	}
+}
+
+// filed takes a sample of filing, which run runs somewhere.
+func filed(run func(context.Context, ...string) ([]byte, error), what, folder string) func(context.Context) (float64, error) {
+	return func(ctx context.Context) (float64, error) {
+		out, err := run(ctx, "python3", "-c", filing, what, folder)
+		if err != nil {
+			return 0, err
+		}
+		return strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+	}
+}
+
+// output runs a command in the server's instance, and returns what it printed.
+func (s *server) output(ctx context.Context, command ...string) ([]byte, error) {
 	att, err := s.client.Exec(ctx, s.name, api.ExecRequest{Command: command})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	var out, errs bytes.Buffer
 	status, err := att.Stream(ctx, client.Streams{Stdout: &out, Stderr: &errs})
 	if err == nil && status != 0 {
 		err = fmt.Errorf("%s ended with status %d: %s", command[0], status, errs.Bytes())
 	}
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseFloat(strings.TrimSpace(out.String()), 64)
+	return out.Bytes(), err
 }

@@ -30,6 +30,10 @@ It starts a daemon of its own, in a home below AEGIS_HOME with the same settings
 image, and leaves nothing behind. Instances that run are not touched, but are measured along with the
 rest of the host. It takes a few minutes.
 
+Figures that end in _9p are the workspace beside a folder that QEMU itself shares with a machine of that
+size. They need a kernel with 9p: the host's own, or one that is fetched from the package archive once
+and kept in AEGIS_HOME/kernel-9p. Where it cannot be had, they are left out.
+
 Of MB/s more is better, of everything else less. p99 is what 99 of 100 samples come to at worst.`,
 		Example: `  aegis bench
   aegis bench --only run_true --only wake_disk

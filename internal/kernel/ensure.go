@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"github.com/xfeldman/aegisvm/internal/apt"
@@ -23,6 +24,10 @@ type Options struct {
 	Home     paths.Home
 	Cache    string       // folder from which a finished kernel is taken, and into which one is put; "" is none
 	Progress func(string) // told what is going on, one line each; nil is nobody
+
+	// Extra names modules that the kernel must have and its machines load, next to what
+	// all machines do. It is a property of a home: an installed kernel is taken to have it.
+	Extra []string
 
 	HostRoot string // where /boot and /lib/modules are, "/" by default
 	Release  string // of the host's own kernel, as uname -r says; "" asks the host
@@ -71,7 +76,7 @@ func Ensure(ctx context.Context, o Options) (Kernel, error) {
 			return Kernel{}, err
 		}
 	}
-	k.Arch = runtime.GOARCH
+	k.Arch, k.Extra = runtime.GOARCH, strings.Join(o.Extra, " ")
 	if k, err = install(o.Home.Kernel(), staged, k); err != nil {
 		return Kernel{}, err
 	}
@@ -97,13 +102,13 @@ func (o *Options) fromHost(dir string) (Kernel, error) {
 		}
 	}
 	modules := filepath.Join(root, "lib", "modules", release)
-	if err := check(modules); err != nil {
+	if err := check(modules, o.Extra); err != nil {
 		return Kernel{}, err
 	}
 	if err := writeImage(filepath.Join(root, "boot", "vmlinuz-"+release), filepath.Join(dir, imageName)); err != nil {
 		return Kernel{}, err
 	}
-	if err := copyClosure(modules, filepath.Join(dir, modulesName)); err != nil {
+	if err := copyClosure(modules, filepath.Join(dir, modulesName), o.Extra); err != nil {
 		return Kernel{}, err
 	}
 	return Kernel{Version: release, Source: "the host's own kernel"}, nil
@@ -125,13 +130,22 @@ func (o *Options) fromArchive(ctx context.Context, dir string) (Kernel, error) {
 	if err := writeImage(filepath.Join(tree, "boot", "vmlinuz-"+release), filepath.Join(dir, imageName)); err != nil {
 		return Kernel{}, err
 	}
-	if err := os.Rename(modulesIn(tree, release), filepath.Join(dir, modulesName)); err != nil {
+	if err := o.keepModules(modulesIn(tree, release), filepath.Join(dir, modulesName)); err != nil {
 		return Kernel{}, err
 	}
 	if err := os.RemoveAll(filepath.Join(dir, "fetch")); err != nil {
 		return Kernel{}, err
 	}
 	return Kernel{Version: release, Source: fmt.Sprintf("package %s of %s", packages[0], o.Distro)}, nil
+}
+
+// keepModules makes the folder dst of an unpacked one. With modules of its own choice the
+// kernel is one for all purposes, with several times more than machines load.
+func (o *Options) keepModules(src, dst string) error {
+	if len(o.Extra) > 0 {
+		return copyClosure(src, dst, o.Extra)
+	}
+	return os.Rename(src, dst)
 }
 
 // writeImage writes the uncompressed form of the kernel in src to dst.

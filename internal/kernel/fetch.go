@@ -18,10 +18,13 @@ import (
 var kernelPart = regexp.MustCompile(`^linux-(image|modules|binary)-[0-9]`)
 
 // metaPackage names the package that always depends on the newest kernel for
-// virtual machines.
-func metaPackage(d apt.Distro) string {
-	if d.ID == "ubuntu" {
+// virtual machines or, where more modules are wanted than that of Debian has, for all.
+func metaPackage(d apt.Distro, extra bool) string {
+	switch {
+	case d.ID == "ubuntu":
 		return "linux-image-virtual"
+	case extra:
+		return "linux-image-" + runtime.GOARCH
 	}
 	return "linux-image-cloud-" + runtime.GOARCH
 }
@@ -36,7 +39,7 @@ func fetchPackages(ctx context.Context, o *Options, dir string) (tree string, pa
 	if err := client.Update(ctx); err != nil {
 		return "", nil, err
 	}
-	meta := metaPackage(o.Distro)
+	meta := metaPackage(o.Distro, len(o.Extra) > 0)
 	if packages, err = client.Closure(ctx, meta, kernelPart); err != nil {
 		return "", nil, err
 	}
@@ -52,7 +55,7 @@ func fetchPackages(ctx context.Context, o *Options, dir string) (tree string, pa
 	if err != nil {
 		return "", nil, err
 	}
-	err = check(modulesIn(tree, release))
+	err = check(modulesIn(tree, release), o.Extra)
 	if _, missing := errors.AsType[*missingModuleError](err); missing {
 		// Ubuntu keeps the less common modules in a package of their own.
 		extra := "linux-modules-extra-" + release
@@ -60,7 +63,7 @@ func fetchPackages(ctx context.Context, o *Options, dir string) (tree string, pa
 		if unpackErr := unpack(ctx, client, tree, []string{extra}); unpackErr != nil {
 			return "", nil, errors.Join(err, unpackErr)
 		}
-		err = check(modulesIn(tree, release))
+		err = check(modulesIn(tree, release), o.Extra)
 	}
 	return tree, packages, err
 }

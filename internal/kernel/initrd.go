@@ -39,8 +39,8 @@ func EnsureInitrd(ctx context.Context, home paths.Home, harnessPath string) (str
 		return "", fault.Wrap(fault.Unavailable, err, "read the guest's harness").By(fault.Host).WithHint("install or build AegisVM again")
 	}
 	sum := sha256.New()
-	_, _ = fmt.Fprintf(sum, "%s\n%s\n", initrdForm, k.Digest) // never fails
-	_, _ = sum.Write(harness)                                 // never fails
+	_, _ = fmt.Fprintf(sum, "%s\n%s\n%s\n", initrdForm, k.Digest, k.Extra) // never fails
+	_, _ = sum.Write(harness)                                              // never fails
 	path := filepath.Join(home.Kernel(), initrdPrefix+hex.EncodeToString(sum.Sum(nil)[:12])+".img")
 	if _, err := os.Stat(path); err == nil {
 		now := time.Now()
@@ -57,7 +57,7 @@ func writeInitrd(ctx context.Context, path string, k Kernel, harness []byte) err
 	if err != nil {
 		return err
 	}
-	sets, err := c.resolve(moduleSets)
+	sets, err := c.resolve(withExtra(strings.Fields(k.Extra)))
 	if err != nil {
 		return err
 	}

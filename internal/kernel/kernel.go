@@ -21,8 +21,11 @@ type Kernel struct {
 	Source  string `json:"source"`  // where it came from, for people
 	Size    int64  `json:"size"`    // of the image, in bytes
 	Digest  string `json:"digest"`  // over image and modules
-	Image   string `json:"-"`       // path of the uncompressed image: ELF, or Image on arm64
-	Modules string `json:"-"`       // folder of the modules, laid out like /lib/modules/<version>
+	// Extra names the modules that its machines load next to what all machines do,
+	// separated by spaces.
+	Extra   string `json:"extra,omitempty"`
+	Image   string `json:"-"` // path of the uncompressed image: ELF, or Image on arm64
+	Modules string `json:"-"` // folder of the modules, laid out like /lib/modules/<version>
 }
 
 // A kernel lives in <kernel folder>/<version>. This file names the one in use; it

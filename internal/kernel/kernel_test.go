@@ -137,6 +137,34 @@ func TestKernelFromTheArchive(t *testing.T) {
 	}
 }
 
+// TestKernelWithMore: a host's kernel without the extra modules is passed over, the package
+// is the one that has them, and only what machines load is kept, the extra ones with it.
+func TestKernelWithMore(t *testing.T) {
+	lacking, root := hostRoot(t), hostRoot(t)
+	modules(t, filepath.Join(root, "lib/modules", release), standardBuiltin, map[string]string{"fs/9p/9p.ko": ""})
+	fakePrograms(t, map[string]string{
+		"apt-get":   `case "$3" in update) ;; download) shift 4; for p; do : > "${p}_1_all.deb"; done ;; esac`,
+		"apt-cache": `case "$6" in linux-image-[0-9]*) ;; linux-image-cloud-*) exit 1 ;; *) echo "Depends: linux-image-6.1.0-test (= 1)" ;; esac`,
+		"dpkg-deb":  `cp -R ` + root + `/. "$3"`,
+	})
+	home := newHome(t)
+	k, err := Ensure(t.Context(), Options{
+		Home: home, HostRoot: lacking, Release: release, Distro: apt.Distro{ID: "debian", Codename: "bookworm"}, Extra: []string{"9p"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Installed(home); err != nil || got != k || k.Extra != "9p" || !strings.HasPrefix(k.Source, "package ") {
+		t.Errorf("%+v, %v, installed %+v", k, err, got)
+	}
+	if _, err := os.Stat(filepath.Join(k.Modules, "kernel/fs/9p/9p.ko")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(k.Modules, "kernel/drivers/gpu/unwanted.ko")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a module that no machine loads was kept: %v", err)
+	}
+}
+
 func TestNoKernelAnywhere(t *testing.T) {
 	fakePrograms(t, map[string]string{"apt-get": "echo 'E: no network' >&2; exit 100"})
 	home := newHome(t)

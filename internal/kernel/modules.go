@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -53,6 +54,21 @@ var moduleSets = []moduleSet{
 	{"workspace", []module{
 		{"sunrpc", true}, {"grace", false}, {"lockd", true}, {"nfs_acl", false}, {"nfs", true}, {"nfsv3", true},
 	}},
+}
+
+// withExtra returns the sets of a kernel with extra modules. They load with the root's.
+func withExtra(extra []string) []moduleSet {
+	sets := slices.Clone(moduleSets)
+	for i, s := range sets {
+		if s.name != "root" {
+			continue
+		}
+		sets[i].modules = slices.Clone(s.modules)
+		for _, name := range extra {
+			sets[i].modules = append(sets[i].modules, module{name, true})
+		}
+	}
+	return sets
 }
 
 // catalog knows the modules of one kernel.
@@ -170,13 +186,14 @@ type missingModuleError struct{ name string }
 
 func (e *missingModuleError) Error() string { return "the kernel has no module " + e.name }
 
-// check says whether machines can run on the kernel with these modules.
-func check(modules string) error {
+// check says whether machines can run on the kernel with these modules, and whether it
+// has the extra ones.
+func check(modules string, extra []string) error {
 	c, err := readCatalog(modules)
 	if err != nil {
 		return err
 	}
-	if _, err := c.resolve(moduleSets); err != nil {
+	if _, err := c.resolve(withExtra(extra)); err != nil {
 		return fault.Wrap(fault.Unavailable, err, "the kernel of %s cannot be used", filepath.Base(modules)).By(fault.Host)
 	}
 	return nil

@@ -45,10 +45,13 @@ func modules(t *testing.T, dir string, builtin []string, files map[string]string
 	}
 }
 
+// standardBuiltin is what the kernel of standard has built in.
+var standardBuiltin = []string{"kernel/fs/ext4/ext4.ko", "kernel/drivers/virtio/virtio_ring.ko"}
+
 // standard is a folder of modules on which machines can run.
 func standard(t *testing.T, dir string) {
 	t.Helper()
-	modules(t, dir, []string{"kernel/fs/ext4/ext4.ko", "kernel/drivers/virtio/virtio_ring.ko"}, map[string]string{
+	modules(t, dir, standardBuiltin, map[string]string{
 		"drivers/virtio/virtio.ko": "license=GPL", "drivers/virtio/virtio_mmio.ko": "depends=virtio",
 		"drivers/char/virtio_console.ko.zst": "depends=virtio",
 		"drivers/net/virtio_net.ko":          "depends=net_failover,virtio", "net/failover.ko": "", "net/net_failover.ko": "depends=failover",
@@ -88,6 +91,34 @@ func TestResolve(t *testing.T) {
 		if strings.Join(got, " ") != want {
 			t.Errorf("set %s: %v\nwant %s", set, got, want)
 		}
+	}
+}
+
+// TestExtraModules: they load with the root's, with what they need, and are not optional.
+func TestExtraModules(t *testing.T) {
+	dir := t.TempDir()
+	standard(t, dir)
+	if err := check(dir, []string{"9p"}); err == nil {
+		t.Error("an extra module is missing, and that is no error")
+	}
+	modules(t, dir, standardBuiltin, map[string]string{"fs/9p/9p.ko": "depends=9pnet", "net/9p/9pnet.ko": ""})
+	c, err := readCatalog(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sets, err := c.resolve(withExtra([]string{"9p"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, m := range sets["root"] {
+		got = append(got, m.name)
+	}
+	if n := len(got); n < 2 || got[n-2] != "9pnet" || got[n-1] != "9p" {
+		t.Errorf("the root's modules are %v", got)
+	}
+	if sets, err = c.resolve(moduleSets); err != nil || len(sets["root"]) != len(got)-2 {
+		t.Errorf("without extra ones the root has %d modules of %d, %v", len(sets["root"]), len(got), err)
 	}
 }
 

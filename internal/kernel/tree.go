@@ -96,13 +96,13 @@ func copyFile(src, dst string) error {
 }
 
 // copyClosure copies the modules that machines load from one folder of modules
-// to another.
-func copyClosure(src, dst string) error {
+// to another, extra ones included.
+func copyClosure(src, dst string, extra []string) error {
 	c, err := readCatalog(src)
 	if err != nil {
 		return err
 	}
-	sets, err := c.resolve(moduleSets)
+	sets, err := c.resolve(withExtra(extra))
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,9 @@ func (h Home) MasterKey() string { return h.join("master.key") }
 // Kernel is the folder of the guest kernel, its modules and the initramfs.
 func (h Home) Kernel() string { return h.join("kernel") }
 
+// NinePKernel is the folder of the kernel with 9p, which only `aegis bench` boots.
+func (h Home) NinePKernel() string { return h.join("kernel-9p") }
+
 // Data is the folder of everything the daemon writes.
 func (h Home) Data() string { return h.join("data") }
 

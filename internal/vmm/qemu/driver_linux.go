@@ -42,7 +42,7 @@ const driverName = "qemu"
 func Open(ctx context.Context, o Options) (*Driver, error) {
 	d := &Driver{binary: o.Binary, log: o.Log, copies: &copies{}, answer: adoptTimeout}
 	if d.binary == "" {
-		d.binary = program()
+		d.binary = Program()
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)

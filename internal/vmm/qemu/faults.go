@@ -17,8 +17,8 @@ import (
 	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
-// program returns the name of QEMU's binary for guests of this machine's kind.
-func program() string {
+// Program returns the name of QEMU's binary for guests of this machine's kind.
+func Program() string {
 	if runtime.GOARCH == "arm64" {
 		return "qemu-system-aarch64"
 	}
@@ -33,7 +33,7 @@ func errMissing(binary string, cause error) error {
 // errNotFound tells that there is no QEMU: the one that somebody has named, or any.
 func errNotFound(named string, cause error) error {
 	if named == "" {
-		return errMissing(program(), cause)
+		return errMissing(Program(), cause)
 	}
 	return fault.Wrap(fault.Unavailable, cause, "%s cannot be run", named).By(fault.Host).
 		WithHint("the setting qemu names it: aegis config show")
@@ -75,7 +75,7 @@ func installHint(osRelease, arch string) string {
 			return "sudo zypper install " + [...]string{"qemu-x86", "qemu-arm"}[i]
 		}
 	}
-	return "install QEMU " + oldest.String() + " or newer so that " + program() + " is in PATH"
+	return "install QEMU " + oldest.String() + " or newer so that " + Program() + " is in PATH"
 }
 
 // distributions returns the ids in an os-release file, the closest first.
