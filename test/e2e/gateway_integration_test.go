@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/agent/history"
 	"github.com/xfeldman/aegisvm/internal/agent/modeltest"
 	"github.com/xfeldman/aegisvm/internal/gateway/telegramtest"
@@ -192,7 +193,7 @@ func TestGateway(t *testing.T) {
 	if r := finish(t, set); r.status != 0 {
 		t.Fatalf("secret set: %+v", r)
 	}
-	b.until("the token is used", func() bool { return len(b.tg.Calls("getUpdates")) > 0 })
+	b.until("the token is used", func() bool { return len(b.tg.Calls("getMe")) > 0 })
 	if !b.info(b.name).GatewayRunning {
 		t.Error("gateway_running is false")
 	}
@@ -206,19 +207,23 @@ func TestGateway(t *testing.T) {
 	t.Run("commands", b.part(testCommands))
 	t.Run("a slip of the pen", b.part(testSlip))
 	t.Run("a copy is no second bot", b.part(testCopy))
+	t.Run("a webhook", b.part(testWebhook))
+	t.Run("killed in the middle", b.part(testKilled))
+	t.Run("down in the middle", b.part(testDown))
+	t.Run("its end", b.part(testGone))
 }
 
 func testStranger(_ *testing.T, b *bot) {
 	b.tg.Write(theirs, "let me in")
 	b.says(fmt.Sprintf(`"allowed_chats\": [%d]`, theirs))
-	if got, state := b.shown(theirs), b.info(b.name).State; len(got) > 0 || state != "hibernated" {
+	if got, state := b.shown(theirs), b.info(b.name).State; len(got) > 0 || state != api.StateStopped {
 		b.t.Errorf("it is %s, and says %q", state, got)
 	}
 }
 
 func testWakes(t *testing.T, b *bot) {
 	b.reconfigure("", strconv.Itoa(ours))
-	if state := b.info(b.name).State; state != "hibernated" {
+	if state := b.info(b.name).State; state != api.StateStopped {
 		t.Errorf("before somebody writes it is %s", state)
 	}
 	whole := counted("40")
