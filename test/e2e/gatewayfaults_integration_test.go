@@ -62,7 +62,8 @@ func testWebhook(t *testing.T, b *bot) {
 	case <-time.After(patience):
 		t.Fatalf("no answer\n%s", b.ok("logs", b.name))
 	}
-	b.reconfigure("", strconv.Itoa(ours))
+	b.configure("", strconv.Itoa(ours))
+	b.says(`msg="channel ends" channel=webhook`)
 }
 
 // testKilled kills each of those who bring an answer while it is written. It stands in the
