@@ -130,6 +130,12 @@ func (h *host) modelled() {
 	}
 	h.unencumbered("modelled")
 	h.ok("instance", "delete", "modelled")
+	// What a user copies of a child is nobody's.
+	h.ok("instance", "fork", "kid", "--name", "nobodys")
+	if i := h.info("nobodys"); i.ParentID != "" {
+		t.Errorf("a user's fork of a child is a child of %s", i.ParentID)
+	}
+	h.ok("instance", "delete", "nobodys")
 	h.ok("snapshot", "delete", "of-a-model")
 	h.tools("parent", toolCall{tool: "keepalive_release"})
 }
