@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,7 +88,7 @@ func (w *world) ninepProgram(ctx context.Context) (string, error) {
 	if _, ok := w.driver.(*qemu.Driver); !ok {
 		return "", fmt.Errorf("machines run on %s, and 9p is QEMU's", w.driver.Info().Name)
 	}
-	path, err := exec.LookPath(qemu.Program())
+	path, err := exec.LookPath(cmp.Or(w.conf.QEMU, qemu.Program()))
 	if err == nil {
 		path, err = filepath.Abs(path)
 	}

@@ -23,7 +23,7 @@ import (
 // testWebhook has a program talk to the agent, in the second channel.
 func testWebhook(t *testing.T, b *bot) {
 	answers := make(chan webhook.Out, 10)
-	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var out webhook.Out
 		if err := json.NewDecoder(r.Body).Decode(&out); err != nil || r.Header.Get("Authorization") != "Bearer t0ken" {
 			t.Errorf("posted: %v, %v", err, r.Header)

@@ -87,6 +87,8 @@ func TestGuestAPI(t *testing.T) {
 	}
 	h.ok("instance", "start", "--name", "parent", "--workspace", ws, "--capabilities", rights, "--pause-after", "1s", "--stop-after", "0", "--", "sleep", "infinity")
 	h.child(ws)
+	h.modelled()
+	h.shown()
 	h.leased()
 	h.askedAgain()
 	h.forkedSelf()

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -47,8 +48,9 @@ func TestKit(t *testing.T) {
 	says("hi", "hello, world")
 	says("hi", "I run beside hi")
 	says("hi", "I wait for: aegis secret set HELLO_TOKEN")
-	h.ok("secret", "set", "HELLO_TOKEN", "t0ken")
+	h.ok("secret", "set", "HELLO_TOKEN", tokenOfSidecar)
 	says("hi", "I have my token")
+	h.hidden("hi")
 	brought := func(name string) {
 		t.Helper()
 		if out := h.ok("exec", name, "--", "sh", "-c", "command -v hello-agent; tail -1 $(command -v hello-agent)"); out != "/run/aegis/host/bin/hello-agent\nexec sleep 1000000\n" {
@@ -86,6 +88,46 @@ func TestKit(t *testing.T) {
 	h.ok("instance", "delete", "hi")
 	if _, err := os.Stat(filepath.Join(kits, "hi")); !os.IsNotExist(err) {
 		t.Errorf("its files: %v", err)
+	}
+}
+
+// tokenOfSidecar is a secret that only a sidecar is given.
+const tokenOfSidecar = "t0ken-0f-the-sidecar"
+
+// hidden checks that the secret of a sidecar is nowhere in the guest, in what the API
+// answers, in arguments and environments of processes, and in files.
+func (h *host) hidden(name string) {
+	h.t.Helper()
+	places := map[string]string{
+		"the guest": h.ok("exec", name, "--", "sh", "-c", `cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; find /run /workspace /tmp /root /etc /var/log -xdev -type f -exec cat {} + 2>/dev/null; env; true`),
+		"info":      h.ok("instance", "info", name, "--json"),
+		"the log":   h.ok("logs", name, "--exec"),
+		"secrets":   h.ok("secret", "list"),
+	}
+	h.eachProcess(func(pid int, args string) {
+		env, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "environ")) // it may have gone
+		places["process "+args] = args + string(env)
+	})
+	for _, dir := range []string{"kits", "data/instances", "data/sidecars", "data/aegisd.log"} {
+		err := filepath.WalkDir(filepath.Join(h.home, dir), func(path string, e fs.DirEntry, err error) error {
+			if err != nil || !e.Type().IsRegular() {
+				return nil //nolint:nilerr // it has gone, or is not there
+			}
+			if info, err := e.Info(); err != nil || info.Size() > 16<<20 {
+				return nil //nolint:nilerr // as above; the disk is the guest's
+			}
+			b, _ := os.ReadFile(path) // as above
+			places[path] = string(b)
+			return nil
+		})
+		if err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	for where, text := range places {
+		if strings.Contains(text, tokenOfSidecar) {
+			h.t.Errorf("the sidecar's secret is in %s", where)
+		}
 	}
 }
 
