@@ -48,7 +48,7 @@ test: ## tests without VMs, under the race detector
 .PHONY: integration
 integration: test-home ## tests in real VMs
 	AEGIS_REQUIRE_VM=1 AEGIS_TEST_HOME=$(TEST_HOME) AEGIS_TEST_BIN=$(BIN) \
-		$(GO) test -tags integration -count=1 -timeout 25m -v -p 2 -run "$$(scripts/integration-tests)" $$(scripts/integration-packages)
+		$(GO) test -tags integration -count=1 -timeout 40m -v -p 2 -run "$$(scripts/integration-tests)" $$(scripts/integration-packages)
 
 .PHONY: lint
 lint: ## lint, and vet for every platform
