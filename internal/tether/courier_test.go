@@ -218,6 +218,47 @@ func TestNobodyListens(t *testing.T) {
 	})
 }
 
+// TestNobodyListensAfterAWake: that the instance came up for a message is no reason to bring
+// it anew.
+func TestNobodyListensAfterAWake(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world, b *box) {
+		t.Helper()
+		b.become(instance.Paused)
+		b.agent.mu.Lock()
+		b.agent.deaf = true
+		b.agent.mu.Unlock()
+		w.send(b, text("s", "1"))
+		w.settle()
+		if b.wakes != 1 || b.held() != 1 {
+			t.Errorf("woken %d times, held %d times", b.wakes, b.held())
+		}
+		time.Sleep(121 * time.Second)
+		w.settle()
+		if b.held() != 0 {
+			t.Errorf("held %d times after 121 s", b.held())
+		}
+	})
+}
+
+// TestSleepAfterSpeaking: what the agent said before a user's pause does not wake it.
+func TestSleepAfterSpeaking(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world, b *box) {
+		t.Helper()
+		b.agent.mu.Lock()
+		b.agent.deaf = true
+		b.agent.mu.Unlock()
+		w.send(b, text("s", "waits"))
+		w.settle()
+		w.emit(b, done("s", "by the way", ""))
+		w.settle()
+		b.become(instance.Paused)
+		w.settle()
+		if b.held() != 0 || b.wakes != 0 {
+			t.Errorf("held %d times, woken %d times", b.held(), b.wakes)
+		}
+	})
+}
+
 // TestExplicitSleep: a user's pause ends holds, and keeps what waits for the next wake.
 func TestExplicitSleep(t *testing.T) {
 	for _, s := range []instance.State{instance.Paused, instance.Stopped} {

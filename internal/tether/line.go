@@ -28,12 +28,16 @@ type line struct {
 	newest  int64 // Seq of the newest of them
 	seen    int64 // Seq up to which the courier knows of them
 	trigger bool  // something came for which the instance is to be awake
-	asleep  bool  // the instance is not awake any more: the courier is to let go
-	work    work
-	until   time.Time       // when work counts as over
-	awake   context.Context //nolint:containedctx // of deliveries; ends when the instance sleeps
-	sleep   context.CancelCauseFunc
-	hungUp  bool
+	// there is set when the instance came up, or its agent spoke: what waits can be brought.
+	// It says nothing any more when the instance sleeps.
+	there    bool
+	bringing bool // the courier is at it, since the instance last slept
+	asleep   bool // the instance is not awake any more: the courier is to let go
+	work     work
+	until    time.Time       // when work counts as over
+	awake    context.Context //nolint:containedctx // of deliveries; ends when the instance sleeps
+	sleep    context.CancelCauseFunc
+	hungUp   bool
 }
 
 var errAsleep = errors.New("the instance is not awake any more")
@@ -109,8 +113,8 @@ func (l *line) emitted(f api.Frame, replyTo string, live bool) bool {
 	l.work.note(f)
 	l.until = time.Now().Add(l.silence)
 	// An agent that speaks is there: what waits can be brought.
-	l.trigger = l.trigger || l.waiting > 0
-	return l.trigger || worked && len(l.work.open) == 0
+	l.there = l.there || l.waiting > 0
+	return l.trigger || l.there || worked && len(l.work.open) == 0
 }
 
 // saw says that the courier has read what waits, up to a frame. None of that wakes the
@@ -158,11 +162,13 @@ func (l *line) cameUp() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	busy := len(l.work.open) > 0 && time.Now().Before(l.until)
-	l.trigger = l.trigger || l.waiting > 0 || busy
+	if !l.bringing { // or it came up for that
+		l.there = l.there || l.waiting > 0 || busy
+	}
 	if busy {
 		l.until = time.Now().Add(l.silence) // while it slept it could say nothing
 	}
-	return l.trigger
+	return l.trigger || l.there
 }
 
 // wentDown takes account of an instance that sleeps, or, if lost is set, whose memory is
@@ -173,7 +179,7 @@ func (l *line) wentDown(lost bool) {
 	if lost {
 		l.work = work{}
 	}
-	l.asleep = true
+	l.asleep, l.there, l.bringing = true, false, false
 	l.sleep(errAsleep)
 	l.poke()
 }
@@ -200,8 +206,9 @@ type task struct {
 func (l *line) next() task {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t := task{bring: l.trigger || l.newest > l.seen, letGo: l.asleep}
-	l.trigger, l.asleep, l.seen = false, false, max(l.seen, l.newest)
+	t := task{bring: l.trigger || l.there || l.newest > l.seen, letGo: l.asleep}
+	l.trigger, l.there, l.asleep, l.seen = false, false, false, max(l.seen, l.newest)
+	l.bringing = t.bring
 	if l.awake.Err() != nil {
 		l.awake, l.sleep = context.WithCancelCause(context.Background())
 	}
