@@ -322,6 +322,48 @@ func TestRestart(t *testing.T) {
 	})
 }
 
+// TestEndsByItself: an instance whose machine or program ends over a message runs again, so
+// that its agent goes on. It does so a few times.
+func TestEndsByItself(t *testing.T) {
+	for _, whole := range []bool{true, false} {
+		inBubble(t, func(t *testing.T, w *world, b *box) {
+			t.Helper()
+			end := func() {
+				if whole {
+					b.becomes(instance.Stopped, "died")
+				} else {
+					b.becomes(instance.Stopping, "exited")
+					b.becomes(instance.Stopped, "done")
+				}
+				w.settle()
+			}
+			first := w.send(b, text("s", "at work on this"))
+			b.receive()
+			w.settle()
+			for range 3 {
+				end()
+				if b.view.State != instance.Running || b.held() != 1 {
+					t.Fatalf("it is %v, held %d times", b.view.State, b.held())
+				}
+			}
+			w.emit(b, done("s", "at last", first.MsgID))
+			w.settle()
+			if end(); b.view.State != instance.Stopped || b.held() != 0 {
+				t.Fatalf("with nothing to do it is %v, held %d times", b.view.State, b.held())
+			}
+			w.send(b, text("s", "this ends it"))
+			b.receive()
+			w.settle()
+			for range 4 {
+				end()
+			}
+			if b.view.State != instance.Stopped || b.held() != 0 {
+				t.Errorf("at last it is %v, held %d times", b.view.State, b.held())
+			}
+		})
+	}
+}
+
 // TestGone: who waits for a deleted instance is told, and its courier ends.
 func TestGone(t *testing.T) {
 	w := newWorld(t)

@@ -10,7 +10,8 @@
 // messages is let go after a while (Limits.Patience), and what waits is tried again when
 // the next message comes or the instance runs anew. From the receipt of a user's message
 // on the hold stays until the agent has answered, says that it is idle, or has said nothing
-// for Limits.Silence: an agent at work is not paused. An explicit pause, stop or disable
+// for Limits.Silence: an agent at work is not paused. One whose program or machine ends by
+// itself at work is started again, a few times. An explicit pause, stop or disable
 // is obeyed: holds end, frames wait.
 //
 // # Out of the guest

@@ -33,6 +33,8 @@ type line struct {
 	there    bool
 	bringing bool // the courier is at it, since the instance last slept
 	asleep   bool // the instance is not awake any more: the courier is to let go
+	broken   bool // it ended by itself, and is to go on
+	ends     int  // how often it did, since its agent took or answered something last
 	work     work
 	until    time.Time       // when work counts as over
 	awake    context.Context //nolint:containedctx // of deliveries; ends when the instance sleeps
@@ -111,6 +113,9 @@ func (l *line) emitted(f api.Frame, replyTo string, live bool) bool {
 	l.announce()
 	worked := len(l.work.open) > 0
 	l.work.note(f)
+	if len(l.work.open) == 0 {
+		l.ends = 0
+	}
 	l.until = time.Now().Add(l.silence)
 	// An agent that speaks is there: what waits can be brought.
 	l.there = l.there || l.waiting > 0
@@ -146,6 +151,7 @@ func (l *line) taken() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.waiting--
+	l.ends = 0
 	l.until = time.Now().Add(l.silence)
 }
 
@@ -161,6 +167,7 @@ func (l *line) full(limit int) bool {
 func (l *line) cameUp() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.broken = false
 	busy := len(l.work.open) > 0 && time.Now().Before(l.until)
 	if !l.bringing { // or it came up for that
 		l.there = l.there || l.waiting > 0 || busy
@@ -176,7 +183,34 @@ func (l *line) cameUp() bool {
 func (l *line) wentDown(lost bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if lost {
+	switch {
+	case l.broken: // this is the end of that
+		l.trigger = true
+	case lost:
+		l.work = work{}
+	}
+	l.asleep, l.there, l.bringing = true, false, false
+	l.sleep(errAsleep)
+	l.poke()
+}
+
+// maxEnds is how often an instance is started again for the same work: it may be that which
+// ends it.
+const maxEnds = 3
+
+// broke takes account of an instance whose program, or whose machine if machine is set, has
+// ended by itself. Its agent is started again to go on with what it was at work with, and
+// for what was on its way to it.
+func (l *line) broke(machine bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	atWork := len(l.work.open) > 0 && time.Now().Before(l.until)
+	l.ends++
+	l.broken = l.ends <= maxEnds && (atWork || machine && l.waiting > 0)
+	if l.broken {
+		l.trigger = true
+		l.until = time.Now().Add(l.silence)
+	} else {
 		l.work = work{}
 	}
 	l.asleep, l.there, l.bringing = true, false, false

@@ -243,7 +243,7 @@ func (t *Tether) listen(changes <-chan instance.Change) (seen bool) {
 				return seen
 			}
 			seen = true
-			t.tell(c.ID, c.To)
+			t.tell(c.ID, c.To, c.Why)
 		case <-t.ending.Done():
 			return seen
 		}
@@ -261,15 +261,22 @@ func (t *Tether) compare() {
 			t.forget(id)
 			continue
 		}
-		t.tell(id, v.State)
+		t.tell(id, v.State, "")
 	}
 }
 
-// tell tells a line of its instance's state.
-func (t *Tether) tell(id instance.ID, s instance.State) {
+// tell tells a line of its instance's state, and why that is, if it is known.
+func (t *Tether) tell(id instance.ID, s instance.State, why string) {
 	l := t.known(id)
 	if l == nil {
 		return
+	}
+	if s == instance.Stopping || s == instance.Stopped {
+		switch why {
+		case instance.Died.String(), instance.Exited.String(), instance.Crashed.String():
+			l.broke(why == instance.Died.String())
+			return
+		}
 	}
 	switch s { //nolint:exhaustive // on the way between these nothing is to be done
 	case instance.Running:

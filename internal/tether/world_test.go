@@ -194,20 +194,23 @@ func (w *world) addRecord(r instance.Record, s instance.State) *box {
 func (b *box) id() instance.ID { return b.view.ID }
 
 // become puts an instance into a state, as a user would.
-func (b *box) become(s instance.State) {
+func (b *box) become(s instance.State) { b.becomes(s, "") }
+
+// becomes puts an instance into a state, and says why.
+func (b *box) becomes(s instance.State, why string) {
 	b.w.mu.Lock()
 	defer b.w.mu.Unlock()
-	b.becomeLocked(s)
+	b.becomeLocked(s, why)
 }
 
-func (b *box) becomeLocked(s instance.State) {
+func (b *box) becomeLocked(s instance.State, why string) {
 	from := b.view.State
 	b.view.State = s
 	if s == instance.Deleted {
 		delete(b.w.all, b.view.ID)
 	}
 	for c := range b.w.watchers {
-		c <- instance.Change{ID: b.view.ID, From: from, To: s}
+		c <- instance.Change{ID: b.view.ID, From: from, To: s, Why: why}
 	}
 }
 
@@ -255,7 +258,7 @@ func (w *world) Visit(_ context.Context, ref, _ string) (Visit, error) {
 	case b.view.State != instance.Running:
 		b.wakes++
 		b.view.Hibernated = false
-		b.becomeLocked(instance.Running)
+		b.becomeLocked(instance.Running, "done")
 	}
 	b.holds++
 	b.visited <- struct{}{}

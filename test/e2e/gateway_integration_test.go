@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/agent/history"
@@ -150,7 +151,7 @@ func botSays(r modeltest.Request) modeltest.Step {
 	switch {
 	case wants("count to ") && !used:
 		_, n, _ := strings.Cut(user.Text, "count to ")
-		return modeltest.Step{Text: counted(n), Pace: 100_000_000}
+		return modeltest.Step{Text: counted(n), Pace: 100 * time.Millisecond}
 	case wants("hang"):
 		return modeltest.Step{Text: "I begin and do not end", Hang: true, CutAfter: 4}
 	case wants("show") && !used:
@@ -226,9 +227,9 @@ func testWakes(t *testing.T, b *bot) {
 	if state := b.info(b.name).State; state != api.StateStopped {
 		t.Errorf("before somebody writes it is %s", state)
 	}
-	whole := counted("40")
+	whole := counted("30")
 	partly := false
-	b.tg.Write(ours, "count to 40")
+	b.tg.Write(ours, "count to 30")
 	b.until("the answer is whole", func() bool {
 		got := b.shown(ours)
 		partly = partly || len(got) == 1 && got[0] != whole && strings.HasPrefix(whole, got[0])

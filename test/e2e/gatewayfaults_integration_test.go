@@ -89,8 +89,8 @@ func (b *bot) killed(what string, fault func()) {
 	b.t.Helper()
 	b.ask(ours, "/new", "A new conversation.")
 	n, begun := len(b.shown(ours)), time.Now()
-	whole := counted("30 over " + what)
-	b.tg.Write(ours, "count to 30 over "+what)
+	whole := counted("20 over " + what)
+	b.tg.Write(ours, "count to 20 over "+what)
 	b.until("some of the answer is there", func() bool {
 		m := b.tg.FromBot(ours)
 		return len(m) == n+1 && m[n].Edits > 0 && m[n].Text != whole
@@ -110,8 +110,8 @@ func testDown(t *testing.T, b *bot) {
 	b.ask(ours, "/new", "A new conversation.")
 	before := b.shown(ours)
 	n := len(before)
-	whole := counted("30 over a day")
-	b.tg.Write(ours, "count to 30 over a day")
+	whole := counted("20 over a day")
+	b.tg.Write(ours, "count to 20 over a day")
 	b.until("some of the answer is there", func() bool { m := b.tg.FromBot(ours); return len(m) == n+1 && m[n].Edits > 0 })
 	b.ok("down")
 	if left := b.processes(); len(left) > 0 {
@@ -132,6 +132,9 @@ func testDown(t *testing.T, b *bot) {
 
 // testGone disables and deletes the instance.
 func testGone(t *testing.T, b *bot) {
+	if n := strings.Count(b.ok("logs", b.name), "is not set yet"); n != 1 {
+		t.Errorf("the token was missing %d times: it was set when later gateways began", n)
+	}
 	b.ok("instance", "disable", b.name)
 	if i, left := b.info(b.name), b.gateways(b.name); i.GatewayRunning || i.State != api.StateStopped || len(left) > 0 {
 		t.Errorf("disabled it is %s, its gateway %v %v", i.State, i.GatewayRunning, left)
