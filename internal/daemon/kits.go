@@ -30,10 +30,10 @@ func (d *daemon) openKits(ctx context.Context, shares instance.Workspaces) {
 	d.kits = &kits{Finder: finder, config: config, workspaces: shares}
 	d.kits.sidecars = sidecar.New(sidecar.Options{
 		Home: home, Log: d.Log, Lookup: finder.Lookup, Dir: config.Ensure,
-		Asks: func(handle, file string) []string {
+		Asks: func(handle, file string) ([]string, bool) {
 			b, err := config.Read(handle, file)
 			if err != nil {
-				return nil // it is not there, or not to be read: it asks for none
+				return nil, true // it is not there, or not to be read: it asks for none
 			}
 			return kit.SecretNames(b)
 		},

@@ -87,8 +87,9 @@ func TestSecretNames(t *testing.T) {
 		`{"a_secret":`:                                                     nil,
 		``:                                                                 nil,
 	} {
-		if got := SecretNames([]byte(file)); !slices.Equal(got, want) {
-			t.Errorf("%s: %q, want %q", file, got, want)
+		got, ok := SecretNames([]byte(file))
+		if broken := !strings.HasSuffix(file, "}"); !slices.Equal(got, want) || ok == broken {
+			t.Errorf("%s: %q, want %q, and it is ok: %v", file, got, want, ok)
 		}
 	}
 }
@@ -135,7 +136,8 @@ func FuzzParse(f *testing.F) {
 func FuzzSecretNames(f *testing.F) {
 	f.Add([]byte(`{"a":[{"x_secret":"A"}],"y_secret":"*"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, n := range SecretNames(b) {
+		names, _ := SecretNames(b)
+		for _, n := range names {
 			if strings.ContainsAny(n, "*=/ \x00") || n == "" {
 				t.Errorf("%q", n)
 			}

@@ -12,17 +12,20 @@ import (
 const maxNames = 256
 
 // SecretNames returns the names of the stored secrets that a sidecar's file asks for: the
-// values of keys that end with _secret, at any depth, in order. What is no JSON asks for
-// none, nor does a value that cannot be a secret's name.
-func SecretNames(file []byte) []string {
-	var names []string
+// values of keys that end with _secret, at any depth, in order. A value that cannot
+// be a secret's name asks for none. It is not ok if the file is no JSON: nobody knows then
+// what it asks for.
+func SecretNames(file []byte) (names []string, ok bool) {
+	if !json.Valid(file) {
+		return nil, false
+	}
 	for _, n := range keyed(file, "_secret") {
 		if secret.CheckName(n) == nil {
 			names = append(names, n)
 		}
 	}
 	slices.Sort(names)
-	return slices.Compact(names)
+	return slices.Compact(names), true
 }
 
 // keyed returns the strings that stand behind keys with that ending.

@@ -15,8 +15,14 @@ import (
 func (k *keeper) feed(out *os.File, ended <-chan struct{}) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	var names []string
 	for last := ""; ; {
-		line, err := k.secrets(ctx)
+		if k.program.Config != "" {
+			if asked, ok := k.s.o.Asks(k.post.group.Handle, k.program.Config); ok {
+				names = asked
+			}
+		}
+		line, err := k.secrets(ctx, names)
 		if err != nil {
 			k.s.o.Log.WarnContext(ctx, "secrets of a sidecar", logattr.Handle(k.post.group.Handle), logattr.Part(k.program.Name), logattr.Err(err))
 		} else if line != last {
@@ -33,20 +39,18 @@ func (k *keeper) feed(out *os.File, ended <-chan struct{}) {
 	}
 }
 
-// secrets returns the line for the sidecar.
-func (k *keeper) secrets(ctx context.Context) (string, error) {
+// secrets returns the line for the sidecar, which asks for names.
+func (k *keeper) secrets(ctx context.Context, names []string) (string, error) {
 	values := map[string]string{}
-	if k.program.Config != "" {
-		for _, name := range k.s.o.Asks(k.post.group.Handle, k.program.Config) {
-			v, err := k.s.o.Resolve(ctx, []string{name})
-			if fault.KindOf(err) == fault.NotFound {
-				continue // it may be stored later
-			}
-			if err != nil {
-				return "", err
-			}
-			values[name] = v[name].Reveal()
+	for _, name := range names {
+		v, err := k.s.o.Resolve(ctx, []string{name})
+		if fault.KindOf(err) == fault.NotFound {
+			continue // it may be stored later
 		}
+		if err != nil {
+			return "", err
+		}
+		values[name] = v[name].Reveal()
 	}
 	b, err := json.Marshal(struct {
 		Secrets map[string]string `json:"secrets"`

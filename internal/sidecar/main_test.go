@@ -104,7 +104,7 @@ func doomed() {
 		Home: home, Log: slog.New(slog.DiscardHandler),
 		Lookup:  func(name string) (string, error) { return filepath.Join(filepath.Dir(os.Args[0]), name), nil },
 		Dir:     func(string) (string, error) { return string(home), nil },
-		Asks:    func(string, string) []string { return nil },
+		Asks:    func(string, string) ([]string, bool) { return nil, true },
 		Resolve: nil, // nothing asks for secrets
 		Tell:    func(_, text string) { fmt.Println(text) },
 	})

@@ -39,8 +39,9 @@ type Options struct {
 	Lookup func(name string) (string, error)
 	// Dir returns the folder with the files of an instance's sidecars, which it makes.
 	Dir func(handle string) (string, error)
-	// Asks returns the names of the secrets that a sidecar's file asks for.
-	Asks func(handle, file string) []string
+	// Asks returns the names of the secrets that a sidecar's file asks for. It is not ok
+	// while the file is broken, or half written: what it asked for before stands.
+	Asks func(handle, file string) (names []string, ok bool)
 	// Resolve opens stored secrets, as instance.Secrets does.
 	Resolve func(ctx context.Context, names []string) (map[string]secret.Value, error)
 	// Tell writes a line to an instance's log.

@@ -52,7 +52,7 @@ func newWorld(t *testing.T) *world {
 			_, err := os.Stat(path)
 			return path, err
 		},
-		Asks: func(handle, file string) []string {
+		Asks: func(handle, file string) ([]string, bool) {
 			b, _ := config.Read(handle, file)
 			return kit.SecretNames(b)
 		},
@@ -185,6 +185,12 @@ func TestSecretsFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.await(t, `read \{"secrets":\{"OTHER":"not asked for","TOKEN":"second"\}\}`)
+	// A file that is broken, or half written, takes nothing away.
+	if err := config.Write("one", "reader.json", []byte(`[{"b_secret":`)); err != nil {
+		t.Fatal(err)
+	}
+	w.set("TOKEN", "third")
+	w.await(t, `read \{"secrets":\{"OTHER":"not asked for","TOKEN":"third"\}\}`)
 	if !lives(pid) || !w.Running("inst-1") {
 		t.Error("it was started again for that")
 	}
