@@ -98,6 +98,33 @@ func ErrorOf(err error) Error {
 	}
 }
 
+// StatusOf returns the HTTP status of answers that are errors of a kind. The core knows
+// this package and is not to know net/http: so they are numbers.
+func StatusOf(k fault.Kind) int {
+	switch k {
+	case fault.NotFound:
+		return 404
+	case fault.Conflict:
+		return 409
+	case fault.Invalid:
+		return 400
+	case fault.Denied:
+		return 403
+	case fault.Unavailable:
+		return 503
+	case fault.Exhausted:
+		return 507
+	case fault.TooLarge:
+		return 413
+	case fault.Timeout:
+		return 504
+	case fault.Canceled:
+		return 499 // as nginx calls a client that has gone
+	case fault.Internal:
+	}
+	return 500
+}
+
 // Fault returns what the wire form tells as an error. A code that this version does
 // not know, or none, is fault.Internal.
 func (e Error) Fault() *fault.Error {

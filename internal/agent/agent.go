@@ -74,7 +74,7 @@ func New(conf Config) (*Agent, error) {
 		host:          guestapi.New(conf.GuestAPI),
 		web:           &http.Client{Transport: transport(conf)},
 		blobs:         &blob.Store{Dir: conf.own("blobs")},
-		memory:        &memory.Store{Path: conf.own("memory.json")},
+		memory:        memory.New(conf.own("memory.json")),
 		source:        &settings.Source{Path: conf.own("agent.json"), Getenv: conf.Getenv},
 		activity:      newActivity(),
 		last:          &lastSession{path: conf.own("agent-last-session.json")},

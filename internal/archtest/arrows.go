@@ -11,7 +11,7 @@ const module = "github.com/xfeldman/aegisvm/"
 
 // leaves may be imported by everything; they import only each other.
 var leaves = []string{
-	"api", "internal/buildinfo", "internal/fault", "internal/frame", "internal/logattr", "internal/message",
+	"api", "internal/buildinfo", "internal/fault", "internal/frame", "internal/logattr", "internal/message", "internal/cron", "internal/strictjson",
 	"internal/hostclock", "internal/paths", "internal/presence", "internal/secret", "internal/capability", "internal/size", "internal/atomicfile", "internal/sparse", "internal/tree",
 }
 

@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/strictjson"
 )
 
 // maxCapabilities bounds the file of --capabilities.
@@ -35,14 +33,9 @@ func (f *capabilitiesFlag) Set(path string) error {
 	if len(b) > maxCapabilities {
 		return fmt.Errorf("%s is too large", path)
 	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
 	rights := &api.Capabilities{}
-	if err := dec.Decode(rights); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s has more than one JSON value", path)
+	if err := strictjson.Decode(b, rights); err != nil {
+		return fmt.Errorf("%s: %w; docs/guest-api.md has the rights", path, strictjson.Explain(b, err))
 	}
 	f.path, f.rights = path, rights
 	return nil

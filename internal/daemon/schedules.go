@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/cron"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/instance"
@@ -119,7 +120,7 @@ func readCronFile(open func() (instance.Files, error)) (_ []byte, err error) {
 	if err == nil {
 		defer func() { err = errors.Join(err, files.Close()) }()
 		var b []byte
-		if b, err = files.ReadAtMost(schedule.CronFile, schedule.MaxCronFile); err == nil {
+		if b, err = files.ReadAtMost(cron.File, cron.MaxFile); err == nil {
 			return b, nil
 		}
 	}

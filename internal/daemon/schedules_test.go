@@ -7,10 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/xfeldman/aegisvm/internal/cron"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/paths"
-	"github.com/xfeldman/aegisvm/internal/schedule"
 	"github.com/xfeldman/aegisvm/internal/workspace"
 )
 
@@ -25,7 +25,7 @@ func TestCronFile(t *testing.T) {
 	if b, err := read(); b != nil || err != nil {
 		t.Errorf("none: %q, %v", b, err)
 	}
-	file := filepath.Join(dir, schedule.CronFile)
+	file := filepath.Join(dir, cron.File)
 	if err := os.Mkdir(filepath.Dir(file), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func TestCronFile(t *testing.T) {
 		kind  fault.Kind // "" is none; "any" is one that need not have a kind of its own
 	}{
 		"a file":      {func() error { return os.WriteFile(file, []byte("[]"), 0o600) }, "[]", ""},
-		"a large one": {func() error { return os.WriteFile(file, []byte(strings.Repeat(" ", schedule.MaxCronFile+1)), 0o600) }, "", fault.TooLarge},
+		"a large one": {func() error { return os.WriteFile(file, []byte(strings.Repeat(" ", cron.MaxFile+1)), 0o600) }, "", fault.TooLarge},
 		"a link out":  {func() error { return os.Symlink(secret, file) }, "", "any"},
 		"a folder":    {func() error { return os.Mkdir(file, 0o700) }, "", "any"},
 	} {

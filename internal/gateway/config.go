@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/strictjson"
 )
 
 // maxConfig bounds gateway.json, in bytes.
@@ -44,7 +45,7 @@ func parseConfig(b []byte, kinds []Kind) (config, error) {
 		return conf, nil
 	}
 	if err := json.Unmarshal(b, &conf); err != nil {
-		return nil, fault.Wrap(fault.Invalid, place(b, err), "gateway.json").
+		return nil, fault.New(fault.Invalid, "gateway.json: %v", strictjson.Explain(b, err)).
 			WithHint(`it is JSON, such as {"telegram": {"bot_token_secret": "TELEGRAM_BOT_TOKEN", "allowed_chats": [123456789]}}`)
 	}
 	var names []string
@@ -60,21 +61,11 @@ func parseConfig(b []byte, kinds []Kind) (config, error) {
 	return conf, nil
 }
 
-// place adds to an error of JSON the line that it is about.
-func place(b []byte, err error) error {
-	if s, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return fmt.Errorf("line %d: %w", 1+bytes.Count(b[:min(int(s.Offset), len(b))], []byte("\n")), err)
-	}
-	return err
-}
-
 // Decode decodes a section of gateway.json into v, strictly: keys that v does not have
 // are errors.
 func Decode(section json.RawMessage, v any) error {
-	dec := json.NewDecoder(bytes.NewReader(section))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return fault.Wrap(fault.Invalid, err, "gateway.json").WithHint("docs/gateway.md lists the keys")
+	if err := strictjson.Decode(section, v); err != nil {
+		return fault.New(fault.Invalid, "gateway.json: %v", strictjson.Explain(bytes.TrimSpace(section), err)).WithHint("docs/gateway.md lists the keys")
 	}
 	return nil
 }

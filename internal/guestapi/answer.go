@@ -6,28 +6,13 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/instance"
+	"github.com/xfeldman/aegisvm/internal/strictjson"
 )
-
-// statuses is the table from kinds of errors to HTTP statuses.
-var statuses = map[fault.Kind]int{
-	fault.NotFound:    http.StatusNotFound,
-	fault.Conflict:    http.StatusConflict,
-	fault.Invalid:     http.StatusBadRequest,
-	fault.Denied:      http.StatusForbidden,
-	fault.Unavailable: http.StatusServiceUnavailable,
-	fault.Exhausted:   http.StatusInsufficientStorage,
-	fault.TooLarge:    http.StatusRequestEntityTooLarge,
-	fault.Timeout:     http.StatusGatewayTimeout,
-	fault.Canceled:    499, // nobody reads it
-	fault.Internal:    http.StatusInternalServerError,
-}
 
 // errMethod makes an Invalid request a 405, as HTTP wants it.
 var errMethod = errors.New("method not allowed")
@@ -45,7 +30,7 @@ func statusOf(err error) int {
 	if errors.Is(err, errMethod) {
 		return http.StatusMethodNotAllowed
 	}
-	return statuses[fault.KindOf(err)]
+	return api.StatusOf(fault.KindOf(err))
 }
 
 // errorOf returns the wire form of err. What is the host's own business stays there.
@@ -82,19 +67,11 @@ func decode(c *call, out any, optional bool) error {
 		return fault.Wrap(fault.Invalid, err, "read the request") // what is left has the time that is left
 	}
 	_ = http.NewResponseController(c.w).SetReadDeadline(time.Time{}) // or it would end the request's context later
-	switch {
-	case len(bytes.TrimSpace(body)) == 0 && optional:
+	if len(bytes.TrimSpace(body)) == 0 && optional {
 		return nil
-	case !utf8.Valid(body): // encoding/json would make other strings of it
-		return fault.New(fault.Invalid, "the request is not UTF-8")
 	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(out); err != nil {
-		return fault.New(fault.Invalid, "the request is not what it is to be: %s", strings.TrimPrefix(err.Error(), "json: "))
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return fault.New(fault.Invalid, "the request has more than one JSON value")
+	if err := strictjson.Decode(body, out); err != nil {
+		return fault.New(fault.Invalid, "the request is not what it is to be: %v", strictjson.Explain(body, err))
 	}
 	return nil
 }

@@ -1,15 +1,13 @@
 package httpapi
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/strictjson"
 )
 
 // decode reads a request's body into out: one JSON value without unknown fields.
@@ -19,16 +17,13 @@ func decode(r *http.Request, out any) error {
 	if err != nil {
 		return malformed(err)
 	}
-	if !utf8.Valid(body) { // encoding/json would make other strings of it
+	switch err := strictjson.Decode(body, out); {
+	case errors.Is(err, strictjson.ErrUTF8):
 		return fault.New(fault.Invalid, "the request is not UTF-8")
-	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(out); err != nil {
-		return malformed(err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+	case errors.Is(err, strictjson.ErrMore):
 		return fault.New(fault.Invalid, "the request has more than one JSON value")
+	case err != nil:
+		return malformed(err)
 	}
 	return nil
 }
@@ -40,9 +35,8 @@ func malformed(err error) error {
 	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fault.New(fault.Invalid, "field %q takes %v, not %s", t.Field, t.Type, t.Value)
 	}
-	// encoding/json has no type for this one.
-	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return fault.New(fault.Invalid, "unknown field %s", name).
+	if name, ok := strictjson.UnknownField(err); ok {
+		return fault.New(fault.Invalid, "unknown field %q", name).
 			WithHint("client and daemon may be of different versions; see: aegis version")
 	}
 	if errors.Is(err, io.EOF) {

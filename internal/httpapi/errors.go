@@ -11,20 +11,6 @@ import (
 	"github.com/xfeldman/aegisvm/internal/logattr"
 )
 
-// statuses is the table from kinds of errors to HTTP statuses.
-var statuses = map[fault.Kind]int{
-	fault.NotFound:    http.StatusNotFound,
-	fault.Conflict:    http.StatusConflict,
-	fault.Invalid:     http.StatusBadRequest,
-	fault.Denied:      http.StatusForbidden,
-	fault.Unavailable: http.StatusServiceUnavailable,
-	fault.Exhausted:   http.StatusInsufficientStorage,
-	fault.TooLarge:    http.StatusRequestEntityTooLarge,
-	fault.Timeout:     http.StatusGatewayTimeout,
-	fault.Canceled:    499, // as nginx calls a client that has gone
-	fault.Internal:    http.StatusInternalServerError,
-}
-
 // errMethod makes an Invalid request a 405, as HTTP wants it.
 var errMethod = errors.New("method not allowed")
 
@@ -38,7 +24,7 @@ func statusOf(err error) int {
 	if _, wake := errors.AsType[*instance.WakeError](err); wake {
 		return http.StatusServiceUnavailable // whatever the reason; it is in the code
 	}
-	return statuses[fault.KindOf(err)]
+	return api.StatusOf(fault.KindOf(err))
 }
 
 func isTooLarge(err error) bool {

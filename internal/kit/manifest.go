@@ -11,9 +11,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/strictjson"
 )
 
 // The limits of a manifest.
@@ -96,33 +96,17 @@ func (s *Sidecar) UnmarshalJSON(b []byte) error {
 		return nil
 	}
 	type plain Sidecar
-	return strict(b, (*plain)(s))
-}
-
-// strict decodes one JSON value without unknown fields.
-func strict(b []byte, out any) error {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(out); err != nil {
-		return err
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("more than one JSON value")
-	}
-	return nil
+	return strictjson.Decode(b, (*plain)(s))
 }
 
 // Parse reads a manifest, and says what is wrong with it.
 func Parse(b []byte) (Manifest, error) {
 	var m Manifest
-	switch {
-	case len(b) > MaxManifest:
+	if len(b) > MaxManifest {
 		return m, fmt.Errorf("larger than %d bytes", MaxManifest)
-	case !utf8.Valid(b): // encoding/json would make other strings of it
-		return m, errors.New("not UTF-8")
 	}
-	if err := strict(b, &m); err != nil {
-		return Manifest{}, err
+	if err := strictjson.Decode(b, &m); err != nil {
+		return Manifest{}, strictjson.Explain(b, err)
 	}
 	if err := m.check(); err != nil {
 		return Manifest{}, err

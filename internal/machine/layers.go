@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
+	"syscall"
 
 	"github.com/xfeldman/aegisvm/internal/logattr"
 )
@@ -131,32 +132,38 @@ func (g *Ground) collectOnce() error {
 // namedLayers returns the layers that instances and snapshots lie on.
 func (g *Ground) namedLayers() (map[string]bool, error) {
 	named := map[string]bool{}
-	for _, where := range []struct{ parent, name string }{
-		{g.home.Instances(), diskName}, {g.home.Snapshots(), manifestName},
-	} {
-		entries, err := os.ReadDir(where.parent)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+	note := func(data []byte) error {
+		var has struct {
+			Layers []layer `json:"layers"`
 		}
-		for _, e := range entries {
-			path := filepath.Join(where.parent, e.Name(), where.name)
-			data, err := os.ReadFile(path)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			var has struct {
-				Layers []layer `json:"layers"`
-			}
-			if err == nil {
-				err = json.Unmarshal(data, &has)
-			}
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", path, err)
-			}
-			for _, l := range has.Layers {
-				named[l.ID] = true
-			}
+		err := json.Unmarshal(data, &has)
+		for _, l := range has.Layers {
+			named[l.ID] = true
+		}
+		return err
+	}
+	err := errors.Join(eachRecord(g.home.Instances(), diskName, note), eachRecord(g.home.Snapshots(), manifestName, note))
+	return named, err
+}
+
+// eachRecord gives do what stands in the file of that name in each folder of parent that has it.
+func eachRecord(parent, name string, do func(data []byte) error) error {
+	entries, err := os.ReadDir(parent)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(parent, e.Name(), name)
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+			continue
+		}
+		if err == nil {
+			err = do(data)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	return named, nil
+	return nil
 }

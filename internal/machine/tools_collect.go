@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 )
 
 // marked returns the set that the machine in an instance's folder was started with.
@@ -49,33 +48,22 @@ func (g *Ground) collectTools() error {
 // namedTools returns the sets that machines, saved ones, templates and snapshots have.
 func (g *Ground) namedTools() (map[toolSet]bool, error) {
 	named := map[toolSet]bool{}
-	for _, where := range []struct{ parent, name string }{
-		{g.home.Instances(), toolsFileName},
-		{g.home.Instances(), filepath.Join(savedDir, manifestName)},
-		{g.home.Snapshots(), manifestName},
-		{g.home.Templates(), manifestName},
-	} {
-		entries, err := os.ReadDir(where.parent)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+	err := eachRecord(g.home.Instances(), toolsFileName, func(data []byte) error {
+		named[toolSet(data)] = true
+		return nil
+	})
+	note := func(data []byte) error {
+		var m struct {
+			Tools toolSet                 `json:"tools"`
+			Key   struct{ Tools toolSet } `json:"key"`
 		}
-		for _, e := range entries {
-			data, err := os.ReadFile(filepath.Join(where.parent, e.Name(), where.name))
-			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-				return nil, err
-			}
-			if where.name == toolsFileName {
-				named[toolSet(data)] = true
-				continue
-			}
-			var m struct {
-				Tools toolSet                 `json:"tools"`
-				Key   struct{ Tools toolSet } `json:"key"`
-			}
-			if json.Unmarshal(data, &m) == nil { // what cannot be read cannot be started from
-				named[m.Tools], named[m.Key.Tools] = true, true
-			}
+		if json.Unmarshal(data, &m) == nil { // what cannot be read cannot be started from
+			named[m.Tools], named[m.Key.Tools] = true, true
 		}
+		return nil
 	}
-	return named, nil
+	return named, errors.Join(err,
+		eachRecord(g.home.Instances(), filepath.Join(savedDir, manifestName), note),
+		eachRecord(g.home.Snapshots(), manifestName, note),
+		eachRecord(g.home.Templates(), manifestName, note))
 }

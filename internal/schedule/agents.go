@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/cron"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/instance"
 	"github.com/xfeldman/aegisvm/internal/logattr"
@@ -22,7 +23,7 @@ type Agents interface {
 	// List returns them.
 	List() []instance.ID
 
-	// CronFile returns what the instance's CronFile has, or nil if there is none. It
+	// CronFile returns what the instance's cron.File has, or nil if there is none. It
 	// follows no link, and wakes nobody.
 	CronFile(id instance.ID) ([]byte, error)
 
@@ -130,7 +131,7 @@ func (r *Runner) readAgent(ctx context.Context, id instance.ID, a *agent) {
 // complain tells once what is wrong with a file: it is read again when it has changed.
 func (r *Runner) complain(ctx context.Context, id instance.ID, err error) {
 	r.log.WarnContext(ctx, "an agent's schedules", logattr.Instance(id), logattr.Err(err))
-	r.conf.Instances.Note(id, fmt.Sprintf("%s: %v", CronFile, err))
+	r.conf.Instances.Note(id, fmt.Sprintf("%s: %v", cron.File, err))
 }
 
 // adopt replaces an agent's entries, and reports whether its marks have changed. What is

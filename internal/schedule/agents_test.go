@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/xfeldman/aegisvm/api"
+	"github.com/xfeldman/aegisvm/internal/cron"
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/instance"
 )
@@ -166,17 +167,17 @@ func TestHostileFiles(t *testing.T) {
 		good, bad int
 		err       bool
 	}{
-		"large":      {strings.Repeat(" ", MaxCronFile+1), 0, 0, true},
+		"large":      {strings.Repeat(" ", cron.MaxFile+1), 0, 0, true},
 		"no list":    {`"x"`, 0, 0, true},
 		"null":       {`null`, 0, 0, false},
-		"many":       {many[:min(len(many), MaxCronFile)], 1, 1 + MaxReminders - 1, false},
+		"many":       {many[:min(len(many), cron.MaxFile)], 1, 1 + cron.MaxEntries - 1, false},
 		"deep":       {strings.Repeat("[", 30000), 0, 0, true},
 		"id":         {"[" + entry("../../x", "* * * * *", "") + "]", 0, 1, false},
 		"newline":    {"[" + entry("a\nb", "* * * * *", "") + "]", 0, 1, false},
 		"session":    {"[" + entry("a", "* * * * *", `,"session":"a b"`) + "]", 0, 1, false},
 		"conflict":   {"[" + entry("a", "* * * * *", `,"on_conflict":"a b"`) + "]", 0, 1, false},
 		"no message": {`[{"id":"a","schedule":"* * * * *"}]`, 0, 1, false},
-		"long":       {`[{"id":"a","schedule":"* * * * *","message":"` + strings.Repeat("x", maxMessage+1) + `"}]`, 0, 1, false},
+		"long":       {`[{"id":"a","schedule":"* * * * *","message":"` + strings.Repeat("x", cron.MaxMessage+1) + `"}]`, 0, 1, false},
 		"schedule":   {"[" + entry("a", "TZ=x", "") + "," + entry("b", "@daily", "") + "]", 1, 1, false},
 		"types":      {`[{"id":1},{"enabled":"yes"},3,null]`, 0, 4, false},
 	} {
@@ -193,11 +194,11 @@ func FuzzCronFile(f *testing.F) {
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		good, _, _ := parseCronFile(b)
-		if len(good) > MaxReminders {
+		if len(good) > cron.MaxEntries {
 			t.Errorf("%d entries", len(good))
 		}
 		for _, n := range good {
-			if !names.MatchString(n.ID) || !names.MatchString(n.Session) || n.Message == "" {
+			if !cron.IsName(n.ID) || !cron.IsName(n.Session) || n.Message == "" {
 				t.Errorf("%+v", n)
 			}
 			_ = n.frame(n.When.Next(time.Now()), time.Now())

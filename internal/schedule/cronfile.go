@@ -4,24 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"unicode/utf8"
+
+	"github.com/xfeldman/aegisvm/internal/cron"
 )
-
-// CronFile is where an agent keeps its entries, in its workspace.
-const CronFile = ".aegis/cron.json"
-
-// Limits of what a CronFile may have. An agent's entries cost its host memory and looks at
-// the clock, whatever the agent is.
-const (
-	MaxCronFile  = 64 << 10 // bytes
-	MaxReminders = 64
-	maxMessage   = 8 << 10 // bytes
-)
-
-// names is the form of the names that an agent gives: they become part of ids, and are
-// printed.
-var names = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._:-]{0,63}$`)
 
 // Reminder is an entry of an agent's: a message to it at times.
 type Reminder struct {
@@ -43,12 +29,12 @@ type rawReminder struct {
 	Enabled    *bool  `json:"enabled"`
 }
 
-// parseCronFile reads a CronFile: a list of entries, or an object whose entries they are.
+// parseCronFile reads a cron.File: a list of entries, or an object whose entries they are.
 // What is wrong with single ones is in bad, and leaves the others as they are; err says
 // that it is no such file.
 func parseCronFile(b []byte) (good []Reminder, bad []error, err error) {
-	if len(b) > MaxCronFile {
-		return nil, nil, fmt.Errorf("it has over %d bytes", MaxCronFile)
+	if len(b) > cron.MaxFile {
+		return nil, nil, fmt.Errorf("it has over %d bytes", cron.MaxFile)
 	}
 	var list []json.RawMessage
 	if err := json.Unmarshal(b, &list); err != nil {
@@ -60,9 +46,9 @@ func parseCronFile(b []byte) (good []Reminder, bad []error, err error) {
 		}
 		list = object.Entries
 	}
-	if len(list) > MaxReminders {
-		bad = append(bad, fmt.Errorf("of %d entries the first %d count", len(list), MaxReminders))
-		list = list[:MaxReminders]
+	if len(list) > cron.MaxEntries {
+		bad = append(bad, fmt.Errorf("of %d entries the first %d count", len(list), cron.MaxEntries))
+		list = list[:cron.MaxEntries]
 	}
 	seen := map[string]bool{}
 	for i, raw := range list {
@@ -90,14 +76,14 @@ func parseReminder(b []byte) (Reminder, error) {
 		r.Session = r.ID
 	}
 	switch {
-	case !names.MatchString(r.ID):
+	case !cron.IsName(r.ID):
 		return r, errors.New("its id is no name")
-	case !names.MatchString(r.Session):
+	case !cron.IsName(r.Session):
 		return r, errors.New("its session is no name")
-	case r.OnConflict != "" && !names.MatchString(r.OnConflict):
+	case r.OnConflict != "" && !cron.IsName(r.OnConflict):
 		return r, errors.New("its on_conflict is no name")
-	case r.Message == "" || len(r.Message) > maxMessage || !utf8.ValidString(r.Message):
-		return r, fmt.Errorf("its message is empty, or has over %d bytes", maxMessage)
+	case r.Message == "" || len(r.Message) > cron.MaxMessage || !utf8.ValidString(r.Message):
+		return r, fmt.Errorf("its message is empty, or has over %d bytes", cron.MaxMessage)
 	}
 	var err error
 	r.When, err = Parse(raw.Schedule, "")

@@ -1,20 +1,15 @@
 package schedule
 
 import (
-	"strings"
 	"time"
 	_ "time/tzdata" // or a host without zone files would know only its own
 
-	"github.com/robfig/cron/v3"
-
+	"github.com/xfeldman/aegisvm/internal/cron"
 	"github.com/xfeldman/aegisvm/internal/fault"
 )
 
 // Grace is how old a time that was missed may be and still count.
 const Grace = time.Hour
-
-// maxExpr bounds a cron expression.
-const maxExpr = 256
 
 // When is the times of a schedule: one, or those of a cron expression. The zero When has
 // none.
@@ -22,7 +17,7 @@ type When struct {
 	at   time.Time
 	expr string
 	zone string
-	cron *cron.SpecSchedule
+	cron *cron.Schedule
 	loc  *time.Location
 }
 
@@ -33,38 +28,15 @@ func Once(t time.Time) When { return When{at: t.Truncate(time.Second)} }
 // week), or one of @hourly, @daily, @weekly, @monthly and @yearly. The zone is a name of
 // the IANA database, or "" for the host's. Errors are fault.Invalid.
 func Parse(expr, zone string) (When, error) {
-	expr = strings.Join(strings.Fields(expr), " ")
-	w := When{expr: expr, zone: zone, loc: time.Local}
-	bad := func(why string) (When, error) {
-		return When{}, fault.New(fault.Invalid, "schedule %q: %s", expr, why).
-			WithHint("a schedule is: minute hour day-of-month month day-of-week, as in '*/5 * * * *' or '30 8 * * 1-5'")
+	spec, expr, err := cron.Parse(expr)
+	if err != nil {
+		return When{}, fault.New(fault.Invalid, "schedule %q: %v", expr, err).WithHint("%s", cron.Form)
 	}
-	switch {
-	case len(expr) > maxExpr:
-		expr = expr[:maxExpr] + "..."
-		return bad("it is too long")
-	case strings.Contains(expr, "="): // the library has a zone in the expression, and panics on half of one
-		return bad("the time zone is an option of its own")
-	case strings.HasPrefix(expr, "@every"):
-		return bad("@every has no fixed times")
-	}
+	w := When{expr: expr, zone: zone, loc: time.Local, cron: spec}
 	if zone != "" {
-		var err error
 		if w.loc, err = time.LoadLocation(zone); err != nil {
 			return When{}, fault.New(fault.Invalid, "there is no time zone %q", zone).WithHint("name one as in Europe/Berlin, or UTC")
 		}
-	}
-	s, err := cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor).Parse(expr)
-	if err != nil {
-		return bad(err.Error())
-	}
-	spec, ok := s.(*cron.SpecSchedule)
-	if !ok {
-		return bad("it has no fixed times")
-	}
-	w.cron = spec
-	if w.Next(time.Unix(0, 0)).IsZero() {
-		return bad("there is no such day")
 	}
 	return w, nil
 }

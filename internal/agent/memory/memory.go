@@ -3,20 +3,12 @@
 package memory
 
 import (
-	"bytes"
 	"crypto/rand"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/xfeldman/aegisvm/internal/atomicfile"
+	"github.com/xfeldman/aegisvm/internal/agent/listfile"
 	"github.com/xfeldman/aegisvm/internal/fault"
 )
 
@@ -38,8 +30,12 @@ type Note struct {
 // Store is the notes in a file: a JSON list, oldest first. It may be used from many
 // goroutines.
 type Store struct {
-	Path string
-	mu   sync.Mutex // over reading and replacing the file
+	notes listfile.File[Note]
+}
+
+// New returns the Store in the file at path, which need not be there.
+func New(path string) *Store {
+	return &Store{listfile.File[Note]{Path: path, Max: maxFile}}
 }
 
 // Add keeps a note.
@@ -52,7 +48,7 @@ func (s *Store) Add(text string, tags []string) (Note, error) {
 		return Note{}, fault.New(fault.Invalid, "at most 16 tags")
 	}
 	n := Note{ID: "mem-" + strings.ToLower(rand.Text()[:8]), Text: text, Tags: tags, Created: time.Now().UTC().Truncate(time.Second)}
-	return n, s.update(func(notes []Note) ([]Note, error) {
+	return n, s.notes.Update(func(notes []Note) ([]Note, error) {
 		if len(notes) >= MaxNotes {
 			return nil, fault.New(fault.Exhausted, "there are %d notes, which is as many as there may be; delete some", len(notes))
 		}
@@ -62,7 +58,7 @@ func (s *Store) Add(text string, tags []string) (Note, error) {
 
 // Delete removes a note.
 func (s *Store) Delete(id string) error {
-	return s.update(func(notes []Note) ([]Note, error) {
+	return s.notes.Update(func(notes []Note) ([]Note, error) {
 		i := slices.IndexFunc(notes, func(n Note) bool { return n.ID == id })
 		if i < 0 {
 			return nil, fault.New(fault.NotFound, "there is no note %q", id)
@@ -97,52 +93,4 @@ func (s *Store) Search(query string, limit int) ([]Note, error) {
 }
 
 // All returns the notes, oldest first.
-func (s *Store) All() ([]Note, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.load()
-}
-
-func (s *Store) update(change func([]Note) ([]Note, error)) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	notes, err := s.load()
-	if err != nil {
-		return err
-	}
-	if notes, err = change(notes); err != nil {
-		return err
-	}
-	data, err := json.MarshalIndent(notes, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode notes: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(s.Path), 0o700); err != nil {
-		return err
-	}
-	return atomicfile.Write(s.Path, append(data, '\n'), 0o600)
-}
-
-func (s *Store) load() ([]Note, error) {
-	data, err := os.ReadFile(s.Path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("read notes: %w", err)
-	case len(data) > maxFile:
-		return nil, fault.New(fault.TooLarge, "%s is larger than %d bytes", s.Path, maxFile)
-	}
-	return decode(data)
-}
-
-func decode(data []byte) ([]Note, error) {
-	if len(bytes.TrimSpace(data)) == 0 {
-		return nil, nil
-	}
-	var notes []Note
-	if err := json.Unmarshal(data, &notes); err != nil {
-		return nil, fault.New(fault.Invalid, "the file of notes cannot be read: %v", err).WithHint("mend or remove it: it is a JSON list")
-	}
-	return notes, nil
-}
+func (s *Store) All() ([]Note, error) { return s.notes.Load() }

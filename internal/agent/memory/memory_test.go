@@ -6,11 +6,12 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/xfeldman/aegisvm/internal/agent/listfile"
 	"github.com/xfeldman/aegisvm/internal/fault"
 )
 
 func TestManyAtOnce(t *testing.T) {
-	s := &Store{Path: filepath.Join(t.TempDir(), "a", "memory.json")}
+	s := New(filepath.Join(t.TempDir(), "a", "memory.json"))
 	var wg sync.WaitGroup
 	for i := range 20 {
 		wg.Go(func() {
@@ -41,7 +42,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`null`))
 	f.Add([]byte(`[{"id":1}]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if notes, err := decode(data); err != nil && notes != nil {
+		if notes, err := listfile.Decode[Note](data); err != nil && notes != nil {
 			t.Fatal("notes and an error")
 		}
 	})

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/xfeldman/aegisvm/internal/strictjson"
 )
 
 type chatRequest struct {
@@ -52,7 +54,7 @@ func content(raw json.RawMessage) (text string, images []string, err error) {
 			URL string `json:"url"`
 		} `json:"image_url"`
 	}
-	if err := strict(raw, &parts); err != nil {
+	if err := strictjson.Decode(raw, &parts); err != nil {
 		return "", nil, err
 	}
 	for _, p := range parts {
@@ -73,7 +75,7 @@ func content(raw json.RawMessage) (text string, images []string, err error) {
 
 func readChat(body []byte) (Request, error) {
 	var in chatRequest
-	if err := strict(body, &in); err != nil {
+	if err := strictjson.Decode(body, &in); err != nil {
 		return Request{}, err
 	}
 	out := Request{Model: in.Model, NoCalls: in.ToolChoice == "none"}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/xfeldman/aegisvm/internal/agent/history"
+	"github.com/xfeldman/aegisvm/internal/strictjson"
 )
 
 type messagesRequest struct {
@@ -51,7 +52,7 @@ type messagesBlock struct {
 
 func readMessages(body []byte) (Request, error) {
 	var in messagesRequest
-	if err := strict(body, &in); err != nil {
+	if err := strictjson.Decode(body, &in); err != nil {
 		return Request{}, err
 	}
 	out := Request{Model: in.Model, NoCalls: in.ToolChoice.Type == "none"}

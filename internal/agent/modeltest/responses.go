@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+
+	"github.com/xfeldman/aegisvm/internal/strictjson"
 )
 
 type responsesRequest struct {
@@ -49,7 +51,7 @@ func responsesContent(raw json.RawMessage) (text string, images []string, err er
 		ImageURL string `json:"image_url"`
 		Detail   string `json:"detail"`
 	}
-	if err := strict(raw, &parts); err != nil {
+	if err := strictjson.Decode(raw, &parts); err != nil {
 		return "", nil, err
 	}
 	for _, p := range parts {
@@ -85,7 +87,7 @@ func (r *itemReader) flush() {
 
 func (r *itemReader) read(raw json.RawMessage) error {
 	var item responsesItem
-	if err := strict(raw, &item); err != nil {
+	if err := strictjson.Decode(raw, &item); err != nil {
 		return err
 	}
 	said := item.Content
@@ -127,7 +129,7 @@ func (r *itemReader) read(raw json.RawMessage) error {
 
 func readResponses(body []byte) (Request, error) {
 	var in responsesRequest
-	if err := strict(body, &in); err != nil {
+	if err := strictjson.Decode(body, &in); err != nil {
 		return Request{}, err
 	}
 	out := Request{Model: in.Model, System: in.Instructions, NoCalls: in.ToolChoice == "none"}

@@ -244,13 +244,6 @@ func pieces(text string) []string {
 	return strings.SplitAfter(text, " ")
 }
 
-// strict decodes JSON with no fields but those that are known.
-func strict(data []byte, into any) error {
-	dec := json.NewDecoder(strings.NewReader(string(data)))
-	dec.DisallowUnknownFields()
-	return dec.Decode(into)
-}
-
 // object says what is wrong with arguments that ought to be a JSON object.
 func object(raw string) error {
 	var m map[string]any

@@ -70,7 +70,7 @@ func (c *chat) params(r Request) openai.ChatCompletionNewParams {
 	for i, m := range r.Messages {
 		p.Messages = append(p.Messages, chatMessage(r, m))
 		if m.Role == history.Tool {
-			pictures = append(pictures, chatPictures(r, m)...)
+			pictures = append(pictures, chatParts(r, history.Message{Images: m.Images})...)
 		}
 		if last := i+1 == len(r.Messages) || r.Messages[i+1].Role != history.Tool; last && len(pictures) > 0 {
 			p.Messages = append(p.Messages, openai.UserMessage(pictures))
@@ -118,23 +118,13 @@ func chatMessage(r Request, m history.Message) openai.ChatCompletionMessageParam
 	if len(m.Images) == 0 {
 		return openai.UserMessage(m.Text)
 	}
-	var parts []openai.ChatCompletionContentPartUnionParam
-	if m.Text != "" {
-		parts = append(parts, openai.TextContentPart(m.Text))
-	}
-	return openai.UserMessage(append(parts, chatPictures(r, m)...))
+	return openai.UserMessage(chatParts(r, m))
 }
 
-func chatPictures(r Request, m history.Message) []openai.ChatCompletionContentPartUnionParam {
-	var parts []openai.ChatCompletionContentPartUnionParam
-	for _, p := range m.Images {
-		if url, instead := dataURL(r, p); instead != "" {
-			parts = append(parts, openai.TextContentPart(instead))
-		} else {
-			parts = append(parts, openai.ImageContentPart(openai.ChatCompletionContentPartImageImageURLParam{URL: url}))
-		}
-	}
-	return parts
+func chatParts(r Request, m history.Message) []openai.ChatCompletionContentPartUnionParam {
+	return parts(r, m, openai.TextContentPart, func(url string) openai.ChatCompletionContentPartUnionParam {
+		return openai.ImageContentPart(openai.ChatCompletionContentPartImageImageURLParam{URL: url})
+	})
 }
 
 // chatAnswer puts an answer together.

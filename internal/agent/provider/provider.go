@@ -174,15 +174,24 @@ func (w *rewrite) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.next.RoundTrip(r)
 }
 
-// dataURL returns a picture as a URL that holds it, or a text in its place.
-func dataURL(r Request, p api.Picture) (url, instead string) {
-	data, instead := picture(r, p)
-	if instead != "" {
-		return "", instead
+// parts returns a message's text, if there is any, and its pictures, as a model's SDK has
+// them: image is given a URL that holds the picture.
+func parts[T any](r Request, m history.Message, text, image func(string) T) []T {
+	var out []T
+	if m.Text != "" {
+		out = append(out, text(m.Text))
 	}
-	return "data:" + p.MediaType + ";base64," + base64.StdEncoding.EncodeToString(data), ""
+	for _, p := range m.Images {
+		if data, instead := picture(r, p); instead != "" {
+			out = append(out, text(instead))
+		} else {
+			out = append(out, image("data:"+p.MediaType+";base64,"+base64.StdEncoding.EncodeToString(data)))
+		}
+	}
+	return out
 }
 
+// picture returns what is in a picture, or a text in its place.
 func picture(r Request, p api.Picture) (data []byte, instead string) {
 	err := os.ErrNotExist
 	if r.Image != nil {

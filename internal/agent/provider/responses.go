@@ -119,41 +119,21 @@ func (c *respond) items(r Request, m history.Message) []responses.ResponseInputI
 }
 
 func (c *respond) contents(r Request, m history.Message) responses.ResponseInputMessageContentListParam {
-	var out responses.ResponseInputMessageContentListParam
-	text := func(s string) {
-		out = append(out, responses.ResponseInputContentUnionParam{OfInputText: &responses.ResponseInputTextParam{Text: s}})
-	}
-	if m.Text != "" {
-		text(m.Text)
-	}
-	for _, p := range m.Images {
-		if url, instead := dataURL(r, p); instead != "" {
-			text(instead)
-		} else {
-			out = append(out, responses.ResponseInputContentUnionParam{OfInputImage: &responses.ResponseInputImageParam{
-				ImageURL: openai.String(url), Detail: responses.ResponseInputImageDetailAuto,
-			}})
-		}
-	}
-	return out
+	return parts(r, m, func(text string) responses.ResponseInputContentUnionParam {
+		return responses.ResponseInputContentUnionParam{OfInputText: &responses.ResponseInputTextParam{Text: text}}
+	}, func(url string) responses.ResponseInputContentUnionParam {
+		return responses.ResponseInputContentUnionParam{OfInputImage: &responses.ResponseInputImageParam{
+			ImageURL: openai.String(url), Detail: responses.ResponseInputImageDetailAuto,
+		}}
+	})
 }
 
 func (c *respond) outputs(r Request, m history.Message) responses.ResponseFunctionCallOutputItemListParam {
-	var out responses.ResponseFunctionCallOutputItemListParam
-	text := func(s string) {
-		out = append(out, responses.ResponseFunctionCallOutputItemUnionParam{OfInputText: &responses.ResponseInputTextContentParam{Text: s}})
-	}
-	if m.Text != "" {
-		text(m.Text)
-	}
-	for _, p := range m.Images {
-		if url, instead := dataURL(r, p); instead != "" {
-			text(instead)
-		} else {
-			out = append(out, responses.ResponseFunctionCallOutputItemUnionParam{OfInputImage: &responses.ResponseInputImageContentParam{ImageURL: openai.String(url)}})
-		}
-	}
-	return out
+	return parts(r, m, func(text string) responses.ResponseFunctionCallOutputItemUnionParam {
+		return responses.ResponseFunctionCallOutputItemUnionParam{OfInputText: &responses.ResponseInputTextContentParam{Text: text}}
+	}, func(url string) responses.ResponseFunctionCallOutputItemUnionParam {
+		return responses.ResponseFunctionCallOutputItemUnionParam{OfInputImage: &responses.ResponseInputImageContentParam{ImageURL: openai.String(url)}}
+	})
 }
 
 // respondAnswer puts an answer together.

@@ -79,7 +79,7 @@ func TestErrorsSayWhere(t *testing.T) {
 		"{\n\"mdl\": \"x\"\n}":                     "line 2: unknown field \"mdl\"",
 		"{\n\n\"model\": 3}":                       "line 3: \"model\" is a number",
 		"{\"model\": \"x\"":                        "it ends in the middle",
-		"{} {}":                                    "more after the end",
+		"{} {}":                                    "more than one JSON value",
 		`{"context_chars": 5}`:                     "context_chars is 5: it is from 2000",
 		`{"mcp":{"a b":{"command":"x"}}}`:          "no name of a server",
 		`{"mcp":{"a":{}}}`:                         "mcp.a has no command",

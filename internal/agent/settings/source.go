@@ -2,16 +2,14 @@ package settings
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/secret"
+	"github.com/xfeldman/aegisvm/internal/strictjson"
 )
 
 // maxFile bounds agent.json, in bytes.
@@ -21,13 +19,8 @@ const maxFile = 1 << 20
 func Decode(data []byte, getenv func(string) string) (*Settings, error) {
 	s := &Settings{}
 	if len(bytes.TrimSpace(data)) > 0 {
-		dec := json.NewDecoder(bytes.NewReader(data))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(s); err != nil {
-			return nil, misread(data, dec.InputOffset(), err)
-		}
-		if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-			return nil, fault.New(fault.Invalid, "line %d: there is more after the end", line(data, dec.InputOffset()))
+		if err := strictjson.Decode(data, s); err != nil {
+			return nil, fault.New(fault.Invalid, "%v", strictjson.Explain(data, err))
 		}
 	}
 	if err := s.fill(getenv); err != nil {
@@ -37,31 +30,6 @@ func Decode(data []byte, getenv func(string) string) (*Settings, error) {
 		return nil, err
 	}
 	return s, nil
-}
-
-// misread says where in a file an error is, in a user's words.
-func misread(data []byte, at int64, err error) error {
-	msg := strings.TrimPrefix(err.Error(), "json: ")
-	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
-		at = e.Offset
-	}
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		at, msg = e.Offset, fmt.Sprintf("%q is a %s, and ought to be a %s", e.Field, e.Value, e.Type)
-	}
-	if name, ok := strings.CutPrefix(msg, "unknown field "); ok {
-		if i := bytes.Index(data, []byte(name)); i >= 0 {
-			at = int64(i)
-		}
-	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		at, msg = int64(len(data)), "it ends in the middle"
-	}
-	return fault.New(fault.Invalid, "line %d: %s", line(data, at), msg)
-}
-
-func line(data []byte, at int64) int {
-	at = min(max(at, 0), int64(len(data)))
-	return 1 + bytes.Count(data[:at], []byte("\n"))
 }
 
 // Source is a file of settings over time. One goroutine at a time uses it.

@@ -6,29 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	robfig "github.com/robfig/cron/v3"
-
-	"github.com/xfeldman/aegisvm/internal/atomicfile"
+	"github.com/xfeldman/aegisvm/internal/agent/listfile"
+	"github.com/xfeldman/aegisvm/internal/cron"
 )
-
-// What the host takes of cron.json.
-const (
-	maxCronEntries = 64
-	maxCronFile    = 64 << 10 // bytes
-	maxCronMessage = 8 << 10  // bytes
-	maxCronExpr    = 256      // bytes
-)
-
-var cronName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._:-]{0,63}$`)
 
 // cronEntry is one entry of cron.json. The host reads the file, and sends the message at
 // the times of the schedule, waking the machine for it.
@@ -44,7 +28,7 @@ type cronEntry struct {
 
 // Cron returns the tools that keep the schedule in the file at path.
 func Cron(path string) []Tool {
-	c := &cronFile{path: path}
+	c := &cronFile{listfile.File[cronEntry]{Path: path, Max: cron.MaxFile}}
 	id := field("string", "the id of the entry")
 	return []Tool{
 		{
@@ -67,10 +51,7 @@ func Cron(path string) []Tool {
 	}
 }
 
-type cronFile struct {
-	path string
-	mu   sync.Mutex // over reading and replacing the file
-}
+type cronFile struct{ listfile.File[cronEntry] }
 
 type cronArgs struct {
 	ID         string `json:"id"`
@@ -80,56 +61,37 @@ type cronArgs struct {
 	OnConflict string `json:"on_conflict"`
 }
 
-// ParseSchedule reads the five fields of a schedule, or one of @hourly, @daily, @weekly, @monthly and
-// @yearly. It takes what the host takes: an entry that the host leaves out would never come.
-func ParseSchedule(expr string) (robfig.Schedule, error) {
-	expr = strings.TrimSpace(expr)
-	const form = "a schedule is: minute hour day-of-month month day-of-week, as in '*/5 * * * *' or '30 8 * * 1-5'"
-	// The library would take a time zone in the expression, and panics on half of one.
-	if len(expr) > maxCronExpr || strings.Contains(expr, "=") || strings.HasPrefix(expr, "@every") {
-		return nil, errors.New(form)
-	}
-	s, err := robfig.NewParser(robfig.Minute | robfig.Hour | robfig.Dom | robfig.Month | robfig.Dow | robfig.Descriptor).Parse(expr)
-	if err != nil {
-		return nil, fmt.Errorf("%w; %s", err, form)
-	}
-	if s.Next(time.Unix(0, 0)).IsZero() {
-		return nil, errors.New("there is no such day")
-	}
-	return s, nil
-}
-
 func (c *cronFile) create(_ context.Context, call Call) (Result, error) {
 	args, err := read[cronArgs](call)
 	if err != nil {
 		return Result{}, err
 	}
-	s, err := ParseSchedule(args.Schedule)
+	s, expr, err := cron.Parse(args.Schedule)
 	if err != nil {
-		return Result{}, err
+		return Result{}, fmt.Errorf("%w; %s", err, cron.Form)
 	}
 	e := cronEntry{
-		ID: args.ID, Schedule: strings.Join(strings.Fields(args.Schedule), " "), Message: args.Message, Session: args.Session,
+		ID: args.ID, Schedule: expr, Message: args.Message, Session: args.Session,
 		OnConflict: args.OnConflict, Enabled: true, CreatedAt: time.Now().UTC().Truncate(time.Second),
 	}
 	if e.ID == "" {
 		e.ID = "cron-" + strings.ToLower(rand.Text()[:8])
 	}
 	switch {
-	case !cronName.MatchString(e.ID):
+	case !cron.IsName(e.ID):
 		return Result{}, errors.New("id: letters, digits and ._:- only, at most 64")
-	case e.Session != "" && !cronName.MatchString(e.Session):
+	case e.Session != "" && !cron.IsName(e.Session):
 		return Result{}, errors.New("session: letters, digits and ._:- only, at most 64")
 	case e.OnConflict != "" && e.OnConflict != "skip" && e.OnConflict != "replace":
 		return Result{}, errors.New("on_conflict is skip or replace")
-	case strings.TrimSpace(e.Message) == "" || len(e.Message) > maxCronMessage:
-		return Result{}, fmt.Errorf("message is empty, or has over %d bytes; put long instructions into a file, and name it", maxCronMessage)
+	case strings.TrimSpace(e.Message) == "" || len(e.Message) > cron.MaxMessage:
+		return Result{}, fmt.Errorf("message is empty, or has over %d bytes; put long instructions into a file, and name it", cron.MaxMessage)
 	}
-	err = c.update(func(entries []cronEntry) ([]cronEntry, error) {
+	err = c.Update(func(entries []cronEntry) ([]cronEntry, error) {
 		if slices.ContainsFunc(entries, func(o cronEntry) bool { return o.ID == e.ID }) {
 			return nil, fmt.Errorf("there is an entry %q already; delete it first, or choose another id", e.ID)
 		}
-		if len(entries) >= maxCronEntries {
+		if len(entries) >= cron.MaxEntries {
 			return nil, fmt.Errorf("there are %d entries, which is as many as there may be; delete some", len(entries))
 		}
 		return append(entries, e), nil
@@ -148,9 +110,7 @@ func (c *cronFile) list(_ context.Context, call Call) (Result, error) {
 	if _, err := read[struct{}](call); err != nil {
 		return Result{}, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	entries, err := c.load()
+	entries, err := c.Load()
 	if err != nil {
 		return Result{}, err
 	}
@@ -183,7 +143,7 @@ func (c *cronFile) change(do cronChange) func(context.Context, Call) (Result, er
 		if err != nil {
 			return Result{}, err
 		}
-		err = c.update(func(entries []cronEntry) ([]cronEntry, error) {
+		err = c.Update(func(entries []cronEntry) ([]cronEntry, error) {
 			i := slices.IndexFunc(entries, func(e cronEntry) bool { return e.ID == args.ID })
 			if i < 0 {
 				return nil, fmt.Errorf("there is no entry %q; see cron_list", args.ID)
@@ -195,45 +155,4 @@ func (c *cronFile) change(do cronChange) func(context.Context, Call) (Result, er
 		}
 		return text("done"), nil
 	}
-}
-
-// update replaces the file. Whoever reads it sees the old one or the new one.
-func (c *cronFile) update(change func([]cronEntry) ([]cronEntry, error)) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	entries, err := c.load()
-	if err != nil {
-		return err
-	}
-	if entries, err = change(entries); err != nil {
-		return err
-	}
-	data, err := json.MarshalIndent(entries, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode the schedule: %w", err)
-	}
-	if len(data) > maxCronFile {
-		return fmt.Errorf("the schedule would have %d bytes, at most %d; shorten messages", len(data), maxCronFile)
-	}
-	if err := os.MkdirAll(filepath.Dir(c.path), 0o700); err != nil {
-		return err
-	}
-	return atomicfile.Write(c.path, append(data, '\n'), 0o600)
-}
-
-func (c *cronFile) load() ([]cronEntry, error) {
-	entries := []cronEntry{}
-	data, err := os.ReadFile(c.path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return entries, nil
-	case err != nil:
-		return nil, fmt.Errorf("read the schedule: %w", err)
-	case len(data) > 4*maxCronFile:
-		return nil, fmt.Errorf("%s is too large; mend it with bash", c.path)
-	}
-	if err := json.Unmarshal(data, &entries); err != nil {
-		return nil, fmt.Errorf("%s cannot be read (%w); mend it with edit_file", c.path, err)
-	}
-	return entries, nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/agent/blob"
 	"github.com/xfeldman/aegisvm/internal/agent/memory"
 	"github.com/xfeldman/aegisvm/internal/agent/process"
+	"github.com/xfeldman/aegisvm/internal/cron"
 	"github.com/xfeldman/aegisvm/internal/secret"
 )
 
@@ -38,7 +39,7 @@ func newBench(t *testing.T, more ...Tool) *bench {
 	tools := append([]Tool{Bash(dir, filepath.Join(dir, ".outputs"), 0), Respond(dir, blobs)}, more...)
 	tools = append(tools, Files(dir, blobs)...)
 	tools = append(tools, Find(dir)...)
-	tools = append(tools, Memory(&memory.Store{Path: filepath.Join(dir, ".memory.json")})...)
+	tools = append(tools, Memory(memory.New(filepath.Join(dir, ".memory.json")))...)
 	tools = append(tools, Cron(filepath.Join(dir, "cron.json"))...)
 	return &bench{t: t, dir: dir, set: NewSet(tools, secret.New("sk-very-secret"))}
 }
@@ -221,7 +222,7 @@ func TestMemory(t *testing.T) {
 	b.expect("memory_delete", m{"id": id}, "Error: there is no note")
 	b.expect("memory_store", m{"text": strings.Repeat("x", 5000)}, "Error: a note has")
 	b.write(".memory.json", "{")
-	b.expect("memory_store", m{"text": "x"}, "Error: the file of notes cannot be read")
+	b.expect("memory_store", m{"text": "x"}, ".memory.json cannot be read: it ends in the middle")
 }
 
 func TestCron(t *testing.T) {
@@ -245,7 +246,7 @@ func TestCron(t *testing.T) {
 		b.expect("cron_create", m{"schedule": bad, "message": "x"}, "Error:")
 	}
 	b.expect("cron_create", m{"schedule": "* * * * *", "message": strings.Repeat("x", 9000)}, "Error: message")
-	for i := range maxCronEntries {
+	for i := range cron.MaxEntries {
 		b.use("cron_create", m{"id": fmt.Sprint("e", i), "schedule": "0 0 * * *", "message": "x"})
 	}
 	b.expect("cron_create", m{"schedule": "* * * * *", "message": "x"}, "as many as there may be")
@@ -329,17 +330,6 @@ func FuzzDiff(f *testing.F) {
 	f.Fuzz(func(t *testing.T, a, b string) {
 		if got := diff(a, b); (got == "(nothing changed)") != (a == b) {
 			t.Fatalf("%q", got)
-		}
-	})
-}
-
-func FuzzSchedule(f *testing.F) {
-	for _, s := range []string{"* * * * *", "*/5 1-2 3,4 * 1-5", "TZ=", "CRON_TZ=x", "@every", "0 0 30 2 *"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(_ *testing.T, s string) {
-		if sched, err := ParseSchedule(s); err == nil {
-			sched.Next(time.Unix(0, 0))
 		}
 	})
 }
