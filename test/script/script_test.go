@@ -55,7 +55,7 @@ func TestScripts(t *testing.T) {
 	// is not: it is theirs as ever.
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+	t.Cleanup(func() { signal.Stop(hangup) }) // scripts run at the same time, after this function
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		UpdateScripts:       *update,
