@@ -133,3 +133,27 @@ func TestExitFault(t *testing.T) {
 		}
 	}
 }
+
+// TestEndOfAnEarlierProgram: that a program has ended is told apart, and may be heard when the
+// next machine is being started already. That is none of that machine's.
+func TestEndOfAnEarlierProgram(t *testing.T) {
+	earlier, starting := newLive(), newLive()
+	close(earlier.gone)
+	for name, c := range map[string]struct {
+		state State
+		live  *live // of the actor
+		of    *live // of the program
+		want  EventKind
+	}{
+		"running":             {Running, starting, starting, Exited},
+		"while it starts":     {Booting, nil, starting, Exited},
+		"earlier, starting":   {Booting, nil, earlier, Abandon},
+		"earlier, running":    {Running, starting, earlier, Abandon},
+		"earlier, and asleep": {Stopped, nil, earlier, Abandon},
+	} {
+		a := &actor{live: c.live, snap: Snap{State: c.state}}
+		if got := a.programEnded(programExit{live: c.of}); got != c.want {
+			t.Errorf("%s: %v, not %v", name, got, c.want)
+		}
+	}
+}

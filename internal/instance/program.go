@@ -44,7 +44,9 @@ func (c *crashes) add(status int32, ran time.Duration, now time.Time) bool {
 
 // programEnded decides what the end of the program means.
 func (a *actor) programEnded(e programExit) EventKind {
-	if a.live != e.live && a.snap.State != Booting {
+	// What is told of a machine that is being started is told before it is a.live; but that of
+	// one before it, which has ended, may come so late too.
+	if a.live != e.live && (a.snap.State != Booting || e.live.isGone()) {
 		return Abandon // of an earlier machine; abandoning nothing changes nothing
 	}
 	now := time.Now()
