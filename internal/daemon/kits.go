@@ -142,6 +142,11 @@ func (k *kits) Attend(a instance.Attendance) {
 	k.sidecars.Want(g, a.On)
 }
 
+// Relieved implements instance.Kits.
+func (k *kits) Relieved(ctx context.Context, id instance.ID) error {
+	return k.sidecars.Relieved(ctx, string(id))
+}
+
 // Dismiss implements instance.Kits.
 func (k *kits) Dismiss(ctx context.Context, id instance.ID, handle string) error {
 	if err := k.sidecars.End(ctx, string(id)); err != nil {

@@ -229,8 +229,9 @@ func (s *Set) disable(ctx context.Context, a *actor) error {
 	}
 	if err != nil {
 		s.families.open(a.id)
+		return err
 	}
-	return err
+	return s.world.relieved(ctx, a.id, a.spec)
 }
 
 // endOrphans deletes instances whose parents are not there any more: a daemon died while

@@ -25,6 +25,9 @@ type Kits interface {
 	// what. It returns at once, and may say again what was said before.
 	Attend(a Attendance)
 
+	// Relieved returns when the sidecars have ended that Attend said are not to run any more.
+	Relieved(ctx context.Context, id ID) error
+
 	// Dismiss ends the sidecars of an instance that is being deleted, removes their files,
 	// and returns when nothing of both is left. It is idempotent.
 	Dismiss(ctx context.Context, id ID, handle string) error
@@ -83,6 +86,14 @@ func (w *World) dismiss(ctx context.Context, id ID, spec Spec) error {
 		return nil
 	}
 	return w.Kits.Dismiss(ctx, id, spec.Handle)
+}
+
+// relieved waits for the end of sidecars that are not to run any more.
+func (w *World) relieved(ctx context.Context, id ID, spec Spec) error {
+	if w.Kits == nil || len(spec.Kit.Sidecars) == 0 {
+		return nil
+	}
+	return w.Kits.Relieved(ctx, id)
 }
 
 // attend tells what is to run beside the instance, if that has changed.

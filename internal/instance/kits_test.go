@@ -53,6 +53,11 @@ func (k *stubKits) Furnish(_ ID, spec Spec) error {
 
 func (k *stubKits) Attend(a Attendance) { k.note("attend %s %v %v", a.Handle, a.On, a.Secrets) }
 
+func (k *stubKits) Relieved(context.Context, ID) error {
+	k.note("relieved")
+	return nil
+}
+
 func (k *stubKits) Dismiss(_ context.Context, _ ID, handle string) error {
 	k.note("dismiss %s", handle)
 	return nil
@@ -93,7 +98,7 @@ func TestKitOfAnInstance(t *testing.T) {
 		if err := errors.Join(s.Disable(t.Context(), "bot"), s.Start(t.Context(), "bot")); err != nil {
 			t.Fatal(err)
 		}
-		expect("off and on", "attend bot false [KEY]", "attend bot true [KEY]")
+		expect("off and on", "attend bot false [KEY]", "relieved", "attend bot true [KEY]")
 		if err := s.Close(t.Context(), Keep); err != nil {
 			t.Fatal(err)
 		}

@@ -87,7 +87,8 @@ type post struct {
 	group  Group
 	dir    string
 	cancel context.CancelFunc
-	done   chan struct{} // closed when none is left
+	over   <-chan struct{} // closed when they are not wanted any more
+	done   chan struct{}   // closed when none is left
 	nudges []chan struct{}
 	alive  atomic.Int32
 }
@@ -168,7 +169,7 @@ func (s *Supervisor) Want(g Group, on bool) {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &post{group: g, cancel: cancel, done: make(chan struct{})}
+	p := &post{group: g, cancel: cancel, over: ctx.Done(), done: make(chan struct{})}
 	for range g.Programs {
 		p.nudges = append(p.nudges, make(chan struct{}, 1))
 	}
@@ -222,6 +223,28 @@ func (s *Supervisor) End(ctx context.Context, id string) error {
 	if p == nil {
 		return nil
 	}
+	return p.await(ctx)
+}
+
+// Relieved returns when those sidecars of an instance have ended that Want said are not to
+// run any more. If they are wanted, it returns at once.
+func (s *Supervisor) Relieved(ctx context.Context, id string) error {
+	s.mu.Lock()
+	p := s.posts[id]
+	s.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	select {
+	case <-p.over:
+		return p.await(ctx)
+	default:
+		return nil
+	}
+}
+
+// await returns when the post's sidecars have ended, which somebody has seen to.
+func (p *post) await(ctx context.Context) error {
 	select {
 	case <-p.done:
 		return nil

@@ -308,6 +308,28 @@ func TestNeverTwo(t *testing.T) {
 	}
 }
 
+// TestRelieved waits for what is not wanted any more, and for nothing else.
+func TestRelieved(t *testing.T) {
+	w := newWorld(t)
+	w.want(true, nil, "stubborn")
+	pid := w.pid(t, `pid (\d+)`)
+	if err := w.Relieved(t.Context(), "inst-1"); err != nil || !lives(pid) {
+		t.Errorf("while it is wanted: %v, it lives: %v", err, lives(pid))
+	}
+	w.want(false, nil)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.Relieved(ended, "inst-1"); err == nil {
+		t.Error("it was not waited for")
+	}
+	if err := w.Relieved(t.Context(), "inst-1"); err != nil || lives(pid) {
+		t.Errorf("after that: %v, it lives: %v", err, lives(pid))
+	}
+	if err := w.Relieved(t.Context(), "inst-1"); err != nil || w.Running("inst-1") {
+		t.Errorf("of none: %v", err)
+	}
+}
+
 // TestDaemonKilled: nothing of a sidecar outlives a daemon that is killed, and the next
 // daemon has ended it before it starts one.
 func TestDaemonKilled(t *testing.T) {
