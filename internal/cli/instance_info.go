@@ -63,6 +63,7 @@ func infoText(i api.InstanceInfo, now time.Time) string {
 		{"command", commandText(i.Command)},
 		{"image", i.ImageRef},
 		{"kit", kitText(i)},
+		{"may", rightsText(i.Capabilities)},
 		{"workspace", workspaceText(i)},
 		{"secrets", strings.Join(i.SecretKeys, ", ")},
 		{"created", when(&i.CreatedAt)},
@@ -108,6 +109,28 @@ func kitText(i api.InstanceInfo) string {
 		text += ", its programs run beside it"
 	}
 	return text
+}
+
+// rightsText is what an instance may ask of the host, "" for nothing.
+func rightsText(c *api.Capabilities) string {
+	if c == nil {
+		return ""
+	}
+	var rights []string
+	say := func(holds bool, format string, args ...any) {
+		if holds {
+			rights = append(rights, fmt.Sprintf(format, args...))
+		}
+	}
+	if c.Spawn {
+		say(true, "start %d children, %d generations deep", c.MaxChildren, c.SpawnDepth)
+		say(len(c.AllowedImages) > 0, "of images %s", strings.Join(c.AllowedImages, " "))
+		say(len(c.AllowedWorkspaces) > 0, "on workspaces %s", strings.Join(c.AllowedWorkspaces, " "))
+		say(len(c.AllowedSecrets) > 0, "with secrets %s", strings.Join(c.AllowedSecrets, " "))
+	}
+	say(c.MaxExposePorts > 0, "open %d ports", c.MaxExposePorts)
+	say(len(c.LLM) > 0, "use models of %s", strings.Join(c.LLM, " "))
+	return strings.Join(rights, ", ")
 }
 
 func trafficText(t api.Traffic) string {

@@ -46,10 +46,3 @@ mail     0 8 * * *      -                    -                    -        messa
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
-
-func TestTrafficText(t *testing.T) {
-	got := trafficText(api.Traffic{BytesIn: 999, BytesOut: 12_345_678, ConnectionsIn: 1, ConnectionsOut: 20, Denied: 3})
-	if want := "999 B and 1 connections in, 12.3 MB and 20 out, 3 denied"; got != want {
-		t.Errorf("%s, want %s", got, want)
-	}
-}

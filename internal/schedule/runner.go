@@ -135,19 +135,27 @@ func (r *Runner) Add(ctx context.Context, id instance.ID, w When, command []stri
 	if err := e.check(now); err != nil {
 		return Entry{}, err
 	}
+	j := &job{Entry: e, busy: true} // until it is stored
 	r.mu.Lock()
 	count := len(r.of(id))
+	if count < MaxPerInstance {
+		r.jobs[e.ID] = j
+	}
 	r.mu.Unlock()
 	if count >= MaxPerInstance {
 		return Entry{}, fault.New(fault.Conflict, "the instance has %d schedules, and can have no more", count).
 			WithHint("delete one: aegis instance unschedule X ID")
 	}
-	if err := r.conf.Store.AddSchedule(ctx, e); err != nil {
+	err := r.conf.Store.AddSchedule(ctx, e)
+	r.mu.Lock()
+	j.busy = false
+	if err != nil {
+		delete(r.jobs, e.ID)
+	}
+	r.mu.Unlock()
+	if err != nil {
 		return Entry{}, err
 	}
-	r.mu.Lock()
-	r.jobs[e.ID] = &job{Entry: e}
-	r.mu.Unlock()
 	r.Poke()
 	return e, nil
 }

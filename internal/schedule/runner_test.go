@@ -3,6 +3,8 @@ package schedule
 import (
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -188,6 +190,37 @@ func TestManyAtOnce(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if len(w.runs) != 20 {
+			t.Errorf("%d ran", len(w.runs))
+		}
+	})
+}
+
+// TestAddedTogether: callers that come together have no more schedules than one has.
+func TestAddedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		r, stop := begin(t, w)
+		defer stop()
+		var wg sync.WaitGroup
+		var added, refused atomic.Int32
+		when := parse(t, "* * * * *", "UTC")
+		for range 2 * MaxPerInstance {
+			wg.Go(func() {
+				switch _, err := r.Add(t.Context(), "inst-1", when, []string{"date"}); {
+				case err == nil:
+					added.Add(1)
+				case fault.KindOf(err) == fault.Conflict:
+					refused.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if added.Load() != MaxPerInstance || refused.Load() != MaxPerInstance || len(w.entries) != MaxPerInstance {
+			t.Errorf("%d added, %d refused, %d stored", added.Load(), refused.Load(), len(w.entries))
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(w.runs) != MaxPerInstance {
 			t.Errorf("%d ran", len(w.runs))
 		}
 	})
