@@ -78,6 +78,18 @@ soak: test-home ## users, killed daemons and killed VMs, for an hour or for AEGI
 bench: test-home ## measure, each figure beside its floor from the same run
 	AEGIS_HOME=$(TEST_HOME) $(BIN)/aegis bench
 
+.PHONY: dist
+dist: ## packages, archives, SBOM and checksums of a snapshot, into dist/
+	@scripts/dist
+
+.PHONY: release
+release: ## make and publish what is tagged: see CONTRIBUTING.md
+	@scripts/dist release
+
+.PHONY: check-dist
+check-dist: test-home ## make dist twice, compare, install it in a VM and remove it
+	@scripts/check-dist $(TEST_HOME) $(BIN)
+
 .PHONY: gen
 gen: ## rewrite golden files and generated documents
 	$(GO) test -count=1 $$(scripts/golden-packages) -update
