@@ -34,7 +34,7 @@ demo: build ## set up everything and say hello from a microVM
 	@scripts/demo $(DEMO_HOME)
 
 .PHONY: tools
-tools: ## install what the tests need of the host (a C compiler, ip)
+tools: ## install what the tests need of the host (a C compiler, ip, openssl, curl)
 	@scripts/ensure-tools
 
 .PHONY: test-home
@@ -52,7 +52,7 @@ integration: test-home ## tests in real VMs
 
 .PHONY: lint
 lint: ## lint, and vet for every platform
-	$(LINT) run --allow-parallel-runners --build-tags integration ./...
+	$(LINT) run --allow-parallel-runners --build-tags integration,dist ./...
 	for target in linux/amd64 linux/arm64 darwin/arm64; do \
 		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) vet ./...; \
 	done
