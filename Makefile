@@ -34,7 +34,7 @@ demo: build ## set up everything and say hello from a microVM
 	@scripts/demo $(DEMO_HOME)
 
 .PHONY: tools
-tools: ## install what the tests need of the host (a C compiler, ip)
+tools: ## install what the tests need of the host (a C compiler, ip, openssl, curl)
 	@scripts/ensure-tools
 
 .PHONY: test-home
@@ -52,7 +52,7 @@ integration: test-home ## tests in real VMs
 
 .PHONY: lint
 lint: ## lint, and vet for every platform
-	$(LINT) run --allow-parallel-runners --build-tags integration ./...
+	$(LINT) run --allow-parallel-runners --build-tags integration,dist ./...
 	for target in linux/amd64 linux/arm64 darwin/arm64; do \
 		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) vet ./...; \
 	done
@@ -77,6 +77,18 @@ soak: test-home ## users, killed daemons and killed VMs, for an hour or for AEGI
 .PHONY: bench
 bench: test-home ## measure, each figure beside its floor from the same run
 	AEGIS_HOME=$(TEST_HOME) $(BIN)/aegis bench
+
+.PHONY: dist
+dist: ## packages, archives, SBOM and checksums of a snapshot, into dist/
+	@scripts/dist
+
+.PHONY: release
+release: ## make and publish what is tagged: see CONTRIBUTING.md
+	@scripts/dist release
+
+.PHONY: check-dist
+check-dist: test-home ## make dist twice, compare, install it in a VM and remove it
+	@scripts/check-dist $(TEST_HOME) $(BIN)
 
 .PHONY: gen
 gen: ## rewrite golden files and generated documents

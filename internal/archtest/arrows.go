@@ -82,6 +82,9 @@ var arrows = map[string][]string{
 		"internal/setup", "internal/vmm/qemu",
 	}, contracts...),
 
+	// What is installed: the manual pages are printed from the commands.
+	"packaging": {"internal/cli"},
+
 	"internal/archtest": {},
 }
 

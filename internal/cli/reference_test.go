@@ -31,19 +31,12 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// commands is the tree of all commands.
-func commands() *cobra.Command {
-	root := newRoot(&app{out: os.Stdout, err: os.Stderr, lookup: os.LookupEnv})
-	root.InitDefaultHelpCmd()
-	return root
-}
-
 // reference is the page of all commands.
 func reference() string {
 	var b strings.Builder
 	b.WriteString("# Commands\n\nPrinted from the commands by `make gen`. `aegis help COMMAND` says the same.\n\n")
 	var all []*cobra.Command
-	eachCommand(commands(), func(c *cobra.Command) { all = append(all, c) })
+	eachCommand(Commands(), func(c *cobra.Command) { all = append(all, c) })
 	b.WriteString("| command | |\n|---|---|\n")
 	for _, c := range all {
 		fmt.Fprintf(&b, "| [%s](#%s) | %s |\n", c.CommandPath(), strings.ReplaceAll(c.CommandPath(), " ", "-"), c.Short)
@@ -112,7 +105,7 @@ func statusTable() string {
 // TestEveryCommandHasAManual holds what the reference needs: every command says what it
 // does, and shows how it is used.
 func TestEveryCommandHasAManual(t *testing.T) {
-	eachCommand(commands(), func(c *cobra.Command) {
+	eachCommand(Commands(), func(c *cobra.Command) {
 		if c.Short == "" || c.Example == "" || !strings.Contains(c.Example, "aegis") {
 			t.Errorf("%s: short %q, example %q", c.CommandPath(), c.Short, c.Example)
 		}
@@ -129,7 +122,7 @@ func TestEveryCommandHasAManual(t *testing.T) {
 // take: the answer is its manual, and status 0.
 func TestHelpAnywhere(t *testing.T) {
 	var paths []string
-	eachCommand(commands(), func(c *cobra.Command) {
+	eachCommand(Commands(), func(c *cobra.Command) {
 		paths = append(paths, strings.TrimPrefix(strings.TrimPrefix(c.CommandPath(), "aegis"), " "))
 	})
 	for _, path := range paths {

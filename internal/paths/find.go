@@ -19,8 +19,21 @@ func exeDir() (string, error) {
 	return filepath.Dir(exe), nil
 }
 
-// libDirs are the folders in which packages keep programs that are not for people.
-var libDirs = []string{"/usr/local/lib/aegisvm", "/usr/lib/aegisvm", "/opt/homebrew/lib/aegisvm"}
+// prefixes are the roots of installations: programs that are not for people are in
+// lib/aegisvm of one, kits in share/aegisvm/kits. A package of its own, such as the Agent Kit,
+// may have another root than the running program: Homebrew gives each a folder, and links all
+// of them into one.
+var prefixes = []string{"/usr/local", "/usr", "/opt/homebrew", "/home/linuxbrew/.linuxbrew"}
+
+// installed are the folders sub of the installation that dir, the folder of the running
+// program, belongs to, and of all others.
+func installed(dir, sub string) []string {
+	dirs := []string{filepath.Join(dir, "..", sub)}
+	for _, prefix := range prefixes {
+		dirs = append(dirs, filepath.Join(prefix, sub))
+	}
+	return dirs
+}
 
 // Find returns the path of a program that a kit names: beside the running program, on
 // PATH, else in a package's lib folder. name is a file's name, never a path. The error
@@ -36,7 +49,7 @@ func Find(name string) (string, error) {
 	if p, err := exec.LookPath(name); err == nil && filepath.IsAbs(p) {
 		return p, nil
 	}
-	for _, lib := range append([]string{filepath.Join(dir, "..", "lib", "aegisvm")}, libDirs...) {
+	for _, lib := range installed(dir, "lib/aegisvm") {
 		if p := filepath.Join(lib, name); isProgram(p) {
 			return p, nil
 		}
@@ -52,14 +65,9 @@ func isProgram(path string) bool {
 // KitDirs are the folders in which kits are looked for, in this order: beside the
 // installation, the user's own, and where packages keep them.
 func (h Home) KitDirs() []string {
-	var dirs []string
 	dir, err := exeDir()
-	if err == nil {
-		dirs = append(dirs, filepath.Join(dir, "..", "kits"))
+	if err != nil {
+		return []string{h.Kits()}
 	}
-	dirs = append(dirs, h.Kits())
-	if err == nil {
-		dirs = append(dirs, filepath.Join(dir, "..", "share", "aegisvm", "kits"))
-	}
-	return append(dirs, "/usr/local/share/aegisvm/kits", "/usr/share/aegisvm/kits")
+	return append([]string{filepath.Join(dir, "..", "kits"), h.Kits()}, installed(dir, "share/aegisvm/kits")...)
 }
