@@ -16,7 +16,8 @@
 // lines that begin with "> ". What stands under a command is its output, stdout and stderr
 // as they come; "..." stands for any text within a line, and alone for any lines. Without
 // output the command has only to succeed. One whose output has a line "hint:" has to
-// fail. Runs of blanks are alike.
+// fail, unless it prints $?. Runs of blanks are alike, and that a command starts the
+// daemon is not looked at.
 //
 // The blocks of a page are run in their order, in one shell and one folder, which begins
 // as a copy of the page's own folder for an example, and has a copy of examples/ for the

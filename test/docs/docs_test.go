@@ -191,3 +191,69 @@ func TestMatch(t *testing.T) {
 		}
 	}
 }
+
+// TestMessages holds the messages in the first column of TROUBLESHOOTING against those of
+// the product: each piece between dots is in its sources.
+func TestMessages(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "docs", "TROUBLESHOOTING.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources := productSources(t)
+	messages := 0
+	for line := range strings.Lines(string(page)) {
+		first, _, ok := strings.Cut(strings.TrimPrefix(line, "| "), " |")
+		if !ok || !strings.HasPrefix(line, "| `") {
+			continue
+		}
+		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(first, -1) {
+			messages++
+			for piece := range strings.SplitSeq(m[1], "...") {
+				if piece = strings.TrimSpace(strings.Trim(piece, ": ")); !strings.Contains(sources, piece) {
+					t.Errorf("nothing says %q, of %q", piece, m[1])
+				}
+			}
+		}
+	}
+	if messages < 40 {
+		t.Errorf("only %d messages", messages)
+	}
+}
+
+// productSources returns all sources of the product, and what its programs say in tests
+// of faults, where they pass on what others say.
+func productSources(t *testing.T) string {
+	t.Helper()
+	var all strings.Builder
+	for _, dir := range []string{"internal", "client", "cmd", "test/e2e/testdata/faults"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			if ext := filepath.Ext(path); ext == ".go" || ext == ".golden" {
+				b, err := os.ReadFile(path)
+				all.Write(b)
+				return err
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all.String()
+}
+
+// TestIndex wants every page in the index.
+func TestIndex(t *testing.T) {
+	index := markdown(t)["docs/README.md"]
+	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pages {
+		if name := filepath.Base(p); name != "README.md" && !slices.Contains(index.links, name) {
+			t.Errorf("docs/README.md has no link to %s", name)
+		}
+	}
+}

@@ -29,6 +29,9 @@ func Match(shown []string, output string) bool {
 	return regexp.MustCompile(b.String()).MatchString(got)
 }
 
+// starting is said by whichever command comes first where no daemon runs.
+const starting = "aegis: starting aegisd"
+
 var blanks = regexp.MustCompile(`[ \t]+`)
 
 // lines makes runs of blanks one, and drops those at the end of lines, and empty lines at
@@ -37,6 +40,9 @@ func lines(in []string) []string {
 	var out []string
 	for _, l := range in {
 		l = strings.TrimRight(blanks.ReplaceAllString(strings.TrimSuffix(l, "\r"), " "), " ")
+		if l == starting {
+			continue
+		}
 		if l != "" || len(out) > 0 {
 			out = append(out, l)
 		}

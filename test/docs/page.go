@@ -33,9 +33,10 @@ type Command struct {
 	Output []string
 }
 
-// Fails reports whether the page shows the command as one that fails.
+// Fails reports whether the page shows the command as one that fails. One that prints a
+// status itself does not.
 func (c Command) Fails() bool {
-	return slices.ContainsFunc(c.Output, func(l string) bool { return strings.HasPrefix(strings.TrimSpace(l), "hint:") })
+	return !strings.Contains(c.Text, "$?") && slices.ContainsFunc(c.Output, func(l string) bool { return strings.HasPrefix(strings.TrimSpace(l), "hint:") })
 }
 
 // patterns are the pages that users read.

@@ -84,7 +84,7 @@ func shows(page docs.Page, how string) bool {
 
 // stubs are programs that pages call where AegisVM's own are only parsed, and that would
 // change this host, or ask others. make says what it would do.
-var stubs = []string{"sudo", "apt-get", "brew", "curl", "docker", "git", "claude", "systemctl", "journalctl", "launchctl", "loginctl", "rpm", "dnf", "jq", "pass"}
+var stubs = []string{"sudo", "apt-get", "brew", "curl", "docker", "claude", "systemctl", "journalctl", "launchctl", "loginctl", "rpm", "dnf", "jq", "pass"}
 
 // shimsFor makes a folder in which aegis parses, and nothing else does anything.
 func shimsFor(t *testing.T, root string) string {
@@ -99,6 +99,7 @@ func shimsFor(t *testing.T, root string) string {
 	for _, name := range stubs {
 		write(name, "exit 0")
 	}
+	write("git", `if [ "$1" = clone ]; then mkdir -p "$(basename "$2")"; fi`)
 	if real, err := exec.LookPath("make"); err == nil {
 		write("make", fmt.Sprintf(`exec %q -n -C %q "$@" >/dev/null`, real, root))
 	}
