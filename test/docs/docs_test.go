@@ -47,7 +47,7 @@ func check(page Page, b Block, tests map[string]string) error {
 			return fmt.Errorf("there is no test %s", name)
 		}
 		if base := filepath.Base(page.Path); !strings.Contains(source, base) {
-			return fmt.Errorf("the file of %s does not read %s", name, base)
+			return fmt.Errorf("the package of %s does not read %s", name, base)
 		}
 		return nil
 	}
@@ -95,10 +95,10 @@ func checkConsole(b Block) error {
 	return nil
 }
 
-// testSources returns the source of each test's file, by the test's name.
+// testSources returns the sources of each test's package, by the test's name.
 func testSources(t *testing.T) map[string]string {
 	t.Helper()
-	found := map[string]string{}
+	packages, folders := map[string]string{}, map[string]string{} // sources by folder, folders by test
 	name := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -112,12 +112,17 @@ func testSources(t *testing.T) map[string]string {
 		}
 		b, err := os.ReadFile(path)
 		for _, m := range name.FindAllSubmatch(b, -1) {
-			found[string(m[1])] = string(b)
+			folders[string(m[1])] = filepath.Dir(path)
 		}
+		packages[filepath.Dir(path)] += string(b)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for name, folder := range folders {
+		found[name] = packages[folder]
 	}
 	return found
 }

@@ -155,7 +155,7 @@ func (a *agents) start(name string, args ...string) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	rights := regexp.MustCompile("`({\"spawn\".*})`").FindSubmatch(doc)
+	rights := regexp.MustCompile(`(?m)^({"spawn".*})$`).FindSubmatch(doc)
 	if rights == nil || !strings.Contains(string(doc), "--kit agent --name my-agent --secret OPENAI_API_KEY") {
 		a.t.Fatal("docs/AGENT_KIT.md has no start of an agent, or no capabilities for local models")
 	}

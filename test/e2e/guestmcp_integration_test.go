@@ -163,7 +163,7 @@ func (h *host) shown() {
 	}
 	block := func(title, language string) string {
 		_, rest, _ := strings.Cut(string(doc), "\n## "+title+"\n")
-		_, rest, _ = strings.Cut(rest, "```"+language+"\n")
+		_, rest, _ = strings.Cut(rest, "```"+language+" tested=TestGuestAPI\n")
 		code, _, found := strings.Cut(rest, "```")
 		if !found {
 			t.Fatalf("docs/GUEST_API.md has no example under %q", title)

@@ -23,7 +23,7 @@ func TestTetherEcho(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, code, _ := strings.Cut(string(doc), "```python\n")
+	_, code, _ := strings.Cut(string(doc), "```python file=agent.py\n")
 	code, _, found := strings.Cut(code, "```")
 	if !found {
 		t.Fatal("there is no agent in docs/TETHER.md")
