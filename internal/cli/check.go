@@ -21,7 +21,7 @@ func Check(args []string) int {
 // idle makes all commands do nothing but to check their flags and operands.
 func idle(cmd *cobra.Command) {
 	cmd.PersistentPreRunE, cmd.PreRunE = nil, nil
-	if cmd.HasParent() {
+	if cmd.HasParent() && cmd.Name() != "help" { // which does nothing anyway
 		cmd.RunE = func(*cobra.Command, []string) error { return nil }
 	}
 	for _, sub := range cmd.Commands() {

@@ -19,6 +19,9 @@
 // fail, unless it prints $?. Runs of blanks are alike, and that a command starts the
 // daemon is not looked at.
 //
+// Commands within sentences, such as `aegis logs X`, are parsed by the CLI; X and words in capitals
+// are operands like any other.
+//
 // The blocks of a page are run in their order, in one shell and one folder, which begins
 // as a copy of the page's own folder for an example, and has a copy of examples/ for the
 // other pages. HOME is the page's, and AEGIS_HOME the one in it. The ports 8080, 8081 and 8099 of pages

@@ -142,6 +142,10 @@ func TestParse(t *testing.T) {
 	if c := b.Commands[1]; !c.Fails() {
 		t.Errorf("%+v", c)
 	}
+	spans, err := Parse("p.md", "`aegis logs X`, `aegis cp`, `aegis help COMMAND`, `curl x`\n```text\n`aegis no`\n```\n")
+	if err != nil || len(spans.Spans) != 2 || spans.Spans[0].Text != "aegis logs X" || spans.Spans[1].Text != "aegis help cp" {
+		t.Errorf("%+v, %v", spans.Spans, err)
+	}
 	if b := page.Blocks[1]; b.Attr["file"] != "a.json" || b.Text != "{}\n" {
 		t.Errorf("%+v", b)
 	}

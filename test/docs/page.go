@@ -13,6 +13,7 @@ import (
 type Page struct {
 	Path   string
 	Blocks []Block
+	Spans  []Command // commands within sentences and tables
 }
 
 // Block is one fenced block.
@@ -71,6 +72,8 @@ func Load(root string) ([]Page, error) {
 
 var (
 	fence     = regexp.MustCompile("^( *)```+(.*)$")
+	span      = regexp.MustCompile("`(aegis [^`]+)`")
+	nameOnly  = regexp.MustCompile(`^aegis( [a-z]+)+$`)
 	attribute = regexp.MustCompile(`^(\w+)=("[^"]*"|\S+)$`)
 	infoWord  = regexp.MustCompile(`\w+=(?:"[^"]*"|\S+)|\S+`)
 )
@@ -98,12 +101,30 @@ func Parse(path, text string) (Page, error) {
 			if err := open.line(fmt.Sprintf("%s:%d", path, i+1), line); err != nil {
 				return page, err
 			}
+		default:
+			for _, s := range span.FindAllStringSubmatch(line, -1) {
+				if c := ofSpan(s[1]); c != "" {
+					page.Spans = append(page.Spans, Command{Where: fmt.Sprintf("%s:%d", path, i+1), Text: c})
+				}
+			}
 		}
 	}
 	if open != nil {
 		return page, fmt.Errorf("%s: the block has no end", open.Where)
 	}
 	return page, nil
+}
+
+// ofSpan returns the command to check for one that is named in a sentence, or "". Where that
+// is a name only, it has to be one of a command.
+func ofSpan(text string) string {
+	switch {
+	case strings.Contains(text, "...") || strings.Contains(text, "COMMAND"):
+		return "" // a form of commands
+	case nameOnly.MatchString(text):
+		return strings.Replace(text, "aegis ", "aegis help ", 1)
+	}
+	return text
 }
 
 // begin reads an info string.
