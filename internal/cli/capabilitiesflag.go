@@ -35,7 +35,7 @@ func (f *capabilitiesFlag) Set(path string) error {
 	}
 	rights := &api.Capabilities{}
 	if err := strictjson.Decode(b, rights); err != nil {
-		return fmt.Errorf("%s: %w; docs/guest-api.md has the rights", path, strictjson.Explain(b, err))
+		return fmt.Errorf("%s: %w; docs/GUEST_API.md has the rights", path, strictjson.Explain(b, err))
 	}
 	f.path, f.rights = path, rights
 	return nil

@@ -65,7 +65,7 @@ func parseConfig(b []byte, kinds []Kind) (config, error) {
 // are errors.
 func Decode(section json.RawMessage, v any) error {
 	if err := strictjson.Decode(section, v); err != nil {
-		return fault.New(fault.Invalid, "gateway.json: %v", strictjson.Explain(bytes.TrimSpace(section), err)).WithHint("docs/gateway.md lists the keys")
+		return fault.New(fault.Invalid, "gateway.json: %v", strictjson.Explain(bytes.TrimSpace(section), err)).WithHint("docs/GATEWAY.md lists the keys")
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ import (
 )
 
 const usage = `aegis-gateway joins the agent in a VM to Telegram and webhooks. The daemon runs it for
-instances of a kit that names it; docs/gateway.md tells how it is configured.
+instances of a kit that names it; docs/GATEWAY.md tells how it is configured.
 
 It is given, in its environment:
   AEGIS_INSTANCE     the instance, by handle; AEGIS_INSTANCE_ID by id

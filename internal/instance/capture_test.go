@@ -496,7 +496,7 @@ func TestForkWorkspace(t *testing.T) {
 
 // TestForksDocument: the tests that the document names are there.
 func TestForksDocument(t *testing.T) {
-	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "forks.md"))
+	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "SNAPSHOTS.md"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -192,7 +192,7 @@ func TestEveryPath(t *testing.T) {
 			t.Errorf("state %v is never reached", s)
 		}
 	}
-	golden(t, filepath.Join("..", "..", "docs", "state-diagram.md"), diagram(edges))
+	golden(t, filepath.Join("..", "..", "docs", "reference", "states.md"), diagram(edges))
 }
 
 // with returns what becomes of a model by one more event.

@@ -94,7 +94,7 @@ func golden(t *testing.T, file, got string) {
 func reference(t *testing.T, tools []*mcp.Tool) string {
 	t.Helper()
 	var b strings.Builder
-	b.WriteString("# MCP tools\n\nPrinted from the tools of `aegis-mcp` by `make gen`. [docs/mcp.md](../mcp.md) tells how to use them.\n")
+	b.WriteString("# MCP tools\n\nPrinted from the tools of `aegis-mcp` by `make gen`. [docs/MCP.md](../MCP.md) tells how to use them.\n")
 	for _, tool := range tools {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n%s\n", tool.Name, tool.Description, traits(tool.Annotations))
 		in := inputOf(t, tool)

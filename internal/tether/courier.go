@@ -167,7 +167,7 @@ func (c *courier) hand(ctx context.Context, f api.Frame) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.limits.Patience,
 		fault.New(fault.Unavailable, "nobody in the VM takes messages").By(fault.Program).
-			WithHint("an agent listens on 127.0.0.1:%d; see: docs/tether.md", c.port))
+			WithHint("an agent listens on 127.0.0.1:%d; see: docs/TETHER.md", c.port))
 	defer cancel()
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
 		err := c.post(ctx, body)

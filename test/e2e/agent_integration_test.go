@@ -148,16 +148,16 @@ func newAgents(t *testing.T) *agents {
 	return a
 }
 
-// start starts an agent as docs/agent-kit.md does, with what a model on the host needs.
+// start starts an agent as docs/AGENT_KIT.md does, with what a model on the host needs.
 func (a *agents) start(name string, args ...string) {
 	a.t.Helper()
-	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "agent-kit.md"))
+	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "AGENT_KIT.md"))
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	rights := regexp.MustCompile("`({\"spawn\".*})`").FindSubmatch(doc)
+	rights := regexp.MustCompile(`(?m)^({"spawn".*})$`).FindSubmatch(doc)
 	if rights == nil || !strings.Contains(string(doc), "--kit agent --name my-agent --secret OPENAI_API_KEY") {
-		a.t.Fatal("docs/agent-kit.md has no start of an agent, or no capabilities for local models")
+		a.t.Fatal("docs/AGENT_KIT.md has no start of an agent, or no capabilities for local models")
 	}
 	file := filepath.Join(a.t.TempDir(), "rights.json")
 	if err := os.WriteFile(file, rights[1], 0o600); err != nil {

@@ -167,7 +167,7 @@ func (h *host) shared() []string {
 	return all
 }
 
-// TestForkContract holds docs/forks.md to what forks are.
+// TestForkContract holds docs/SNAPSHOTS.md to what forks are.
 func TestForkContract(t *testing.T) {
 	h := newHost(t)
 	set := h.aegis("secret", "set", "KEY")

@@ -179,7 +179,7 @@ func counted(n string) string {
 	return strings.Join(words, " ")
 }
 
-// TestGateway is an agent on Telegram as docs/gateway.md has it: the kit agent, whose
+// TestGateway is an agent on Telegram as docs/GATEWAY.md has it: the kit agent, whose
 // gateway the daemon runs, and a VM that sleeps until somebody writes.
 func TestGateway(t *testing.T) {
 	b := newBot(t)

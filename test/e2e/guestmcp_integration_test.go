@@ -153,20 +153,20 @@ func (h *host) unencumbered(fork string) {
 	}
 }
 
-// shown runs the examples of docs/guest-api.md as they stand there.
+// shown runs the examples of docs/GUEST_API.md as they stand there.
 func (h *host) shown() {
 	t := h.t
 	t.Helper()
-	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "guest-api.md"))
+	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "GUEST_API.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	block := func(title, language string) string {
 		_, rest, _ := strings.Cut(string(doc), "\n## "+title+"\n")
-		_, rest, _ = strings.Cut(rest, "```"+language+"\n")
+		_, rest, _ = strings.Cut(rest, "```"+language+" tested=TestGuestAPI\n")
 		code, _, found := strings.Cut(rest, "```")
 		if !found {
-			t.Fatalf("docs/guest-api.md has no example under %q", title)
+			t.Fatalf("docs/GUEST_API.md has no example under %q", title)
 		}
 		return code
 	}

@@ -12,10 +12,10 @@ import (
 	"testing"
 )
 
-// kitFolder is the example that docs/kits.md walks through.
+// kitFolder is the example that docs/KITS.md walks through.
 const kitFolder = "../../examples/kit"
 
-// TestKit is the guide of docs/kits.md, and what becomes of it: its program is brought into
+// TestKit is the guide of docs/KITS.md, and what becomes of it: its program is brought into
 // the VM and stays there over sleep, copies and daemons; the one beside it is never two.
 func TestKit(t *testing.T) {
 	folder, err := filepath.Abs(kitFolder)

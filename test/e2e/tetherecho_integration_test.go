@@ -16,17 +16,17 @@ import (
 	"github.com/xfeldman/aegisvm/client"
 )
 
-// TestTetherEcho talks to the agent of docs/tether.md, as it stands there: by the CLI, in
+// TestTetherEcho talks to the agent of docs/TETHER.md, as it stands there: by the CLI, in
 // its sleep, and over the death of a daemon. Its answers come once.
 func TestTetherEcho(t *testing.T) {
-	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "tether.md"))
+	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "TETHER.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, code, _ := strings.Cut(string(doc), "```python\n")
+	_, code, _ := strings.Cut(string(doc), "```python file=agent.py\n")
 	code, _, found := strings.Cut(code, "```")
 	if !found {
-		t.Fatal("there is no agent in docs/tether.md")
+		t.Fatal("there is no agent in docs/TETHER.md")
 	}
 	h := newHost(t)
 	h.ok("instance", "start", "--name", "echo", "--pause-after", "2s", "--stop-after", "0", "--", "python3", "-uc", code)

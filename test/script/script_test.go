@@ -45,8 +45,9 @@ func TestMain(m *testing.M) {
 				},
 			}))
 		},
-		"aegisd":    func() { os.Exit(daemon.Main(os.Args[1:], fakeWorld)) },
-		"aegis-mcp": func() { os.Exit(mcpserver.Main(os.Args[1:])) },
+		"aegis-check": func() { os.Exit(cli.Check(os.Args[1:])) },
+		"aegisd":      func() { os.Exit(daemon.Main(os.Args[1:], fakeWorld)) },
+		"aegis-mcp":   func() { os.Exit(mcpserver.Main(os.Args[1:])) },
 	})
 }
 
