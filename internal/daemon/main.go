@@ -97,6 +97,7 @@ func start(args []string, more func(*Options), notify *notifier) error {
 	// A dump of this process's memory would have the secrets in it. What cannot be set
 	// is as the user has it.
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
+	boundMemory()
 	conf, err := settings(args)
 	if err != nil {
 		return err

@@ -31,7 +31,8 @@ func (n networks) Open(id instance.ID, spec instance.Spec, denied func(instance.
 		Denied: func(d netstack.Denial) {
 			denied(instance.Denial{Time: time.Now(), Text: d.String(), Allow: d.Allow})
 		},
-		Log: n.log.With(logattr.Instance(id)),
+		Limits: guestLimits(openFiles()),
+		Log:    n.log.With(logattr.Instance(id)),
 	})
 	if err != nil {
 		return nil, err

@@ -2,7 +2,10 @@ package instance
 
 import (
 	"context"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
 )
@@ -49,6 +52,9 @@ func (s *Set) Lease(ctx context.Context, ref string, ttl time.Duration, reason s
 			WithHint("it lasts %v to %v, and can be renewed", MinLease, MaxLease)
 	case len(reason) > MaxLeaseReason:
 		return Lease{}, fault.New(fault.Invalid, "the reason is too long").WithHint("keep it under %d bytes", MaxLeaseReason)
+	case strings.ContainsFunc(reason, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }):
+		// It is shown on terminals, and comes from the guest.
+		return Lease{}, fault.New(fault.Invalid, "the reason %q is no line of text", reason).WithHint("leave control characters out")
 	}
 	l := Lease{reason, time.Now().Add(ttl).Round(0)}
 	err = a.instruct(ctx, func() error { return a.setLease(l) }) //nolint:contextcheck // begun is done, as all that is stored

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +52,11 @@ func TestLease(t *testing.T) {
 		try(t, s.EndLease(t.Context(), "web"))
 		if h := holds(t, s); len(h) != 0 {
 			t.Errorf("holds %v", h)
+		}
+		for _, reason := range []string{"\x1b[2J", "two\nlines", "\xff", strings.Repeat("x", MaxLeaseReason+1)} {
+			if _, err := s.Lease(t.Context(), "web", time.Minute, reason); fault.KindOf(err) != fault.Invalid {
+				t.Errorf("reason %q: %v", reason, err)
+			}
 		}
 		for _, ttl := range []time.Duration{0, -time.Second, MinLease - 1, MaxLease + 1} {
 			if _, err := s.Lease(t.Context(), "web", ttl, ""); fault.KindOf(err) != fault.Invalid {

@@ -164,9 +164,10 @@ func (s server) clean(text string) string {
 	return strings.TrimSuffix(text, ".")
 }
 
-// retryAfter returns how long a server asks to wait: seconds, or a date.
+// retryAfter returns how long a server asks to wait: seconds, or a date. What is longer than
+// some days is no answer to the question.
 func retryAfter(h http.Header) time.Duration {
-	if ms, err := strconv.ParseFloat(h.Get("Retry-After-Ms"), 64); err == nil && ms > 0 {
+	if ms, err := strconv.ParseFloat(h.Get("Retry-After-Ms"), 64); err == nil && ms > 0 && ms < 1e9 {
 		return time.Duration(ms * float64(time.Millisecond))
 	}
 	v := h.Get("Retry-After")

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +36,14 @@ func TestParseOOM(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add("oom-kill:task_memcg=/aegis/x,task=a")
 	f.Add("1 (a) b) S 0")
-	f.Fuzz(func(_ *testing.T, s string) {
+	f.Add("root:x:0:0:root:/root:/bin/sh\n::::::\nme:x:4294967295:-1:a:b:c:d\n")
+	f.Fuzz(func(t *testing.T, s string) {
+		scanFrom(strings.NewReader(s), 7, func(fields []string) bool { // /etc/passwd is the image's
+			if id, ok := parseID(fields[2]); len(fields) < 7 || ok && strconv.FormatUint(uint64(id), 10) != strings.TrimLeft(fields[2], "0") && id != 0 {
+				t.Fatalf("%q has the id %d", fields, id)
+			}
+			return false
+		})
 		parseOOM(s)
 		parseStat(s)
 		meminfo(s, "MemAvailable")

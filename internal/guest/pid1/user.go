@@ -5,6 +5,7 @@ package pid1
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"strconv"
@@ -117,7 +118,11 @@ func scan(path string, fields int, take func([]string) bool) bool {
 		return false // an image without users
 	}
 	defer f.Close() //nolint:errcheck // read only
-	for in := bufio.NewScanner(f); in.Scan(); {
+	return scanFrom(f, fields, take)
+}
+
+func scanFrom(r io.Reader, fields int, take func([]string) bool) bool {
+	for in := bufio.NewScanner(r); in.Scan(); {
 		if parts := strings.Split(in.Text(), ":"); len(parts) >= fields && take(parts) {
 			return true
 		}

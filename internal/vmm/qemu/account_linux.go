@@ -2,6 +2,8 @@ package qemu
 
 import (
 	"bufio"
+	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"os/user"
@@ -14,15 +16,26 @@ import (
 )
 
 const (
-	// accountName is the user that packages create for VMMs.
+	// accountName is the user that packages create for VMMs. They have its group.
 	accountName = "aegis-vm"
 	// accountID is used without one: no distribution gives it out, and it is mapped
 	// in containers, which have the first 65536 ids.
 	accountID = 65527
 )
 
-// account is the unprivileged user of VMM processes.
-type account struct{ uid, gid uint32 }
+// Numbers of users that nobody gives out: they are above those for containers and
+// subordinate users, and below those that are negative somewhere (UIDS-GIDS of systemd).
+const (
+	firstOwn = 0x70000000
+	lastOwn  = 0x70ffffff
+)
+
+// account is the unprivileged user of VMM processes. With own, each has another number
+// instead of uid: two VMs of one user could trace and signal each other.
+type account struct {
+	uid, gid uint32
+	own      bool
+}
 
 // findAccount returns the account to run VMMs as, or nil to run them as the user
 // that this process is.
@@ -34,14 +47,15 @@ func findAccount(name string) (*account, error) {
 	if wanted == "" {
 		wanted = accountName
 	}
-	a := &account{uid: accountID, gid: accountID}
+	own := name == "" && mapped("/proc/self/uid_map", firstOwn) && mapped("/proc/self/uid_map", lastOwn)
+	a := &account{uid: accountID, gid: accountID, own: own}
 	if u, err := user.Lookup(wanted); err == nil {
 		uid, errUID := strconv.ParseUint(u.Uid, 10, 32)
 		gid, errGID := strconv.ParseUint(u.Gid, 10, 32)
 		if errUID != nil || errGID != nil {
 			return nil, fmt.Errorf("user %s has ids %s and %s", wanted, u.Uid, u.Gid)
 		}
-		a = &account{uid: uint32(uid), gid: uint32(gid)}
+		a = &account{uid: uint32(uid), gid: uint32(gid), own: own}
 	} else if name != "" {
 		return nil, fault.Wrap(fault.NotFound, err, "account for VMs").By(fault.Host).
 			WithHint("sudo useradd --system --shell /usr/sbin/nologin %s", name)
@@ -74,9 +88,19 @@ func mapped(path string, id uint32) bool {
 func (a *account) attributes(accel Accel) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setsid: true}
 	if a != nil {
-		attr.Credential = &syscall.Credential{Uid: a.uid, Gid: a.gid, Groups: kvmGroups(accel)}
+		attr.Credential = &syscall.Credential{Uid: a.number(), Gid: a.gid, Groups: kvmGroups(accel)}
 	}
 	return attr
+}
+
+// number returns the user of the next process: by chance, as an earlier daemon's run too.
+func (a *account) number() uint32 {
+	if !a.own {
+		return a.uid
+	}
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	return firstOwn + binary.LittleEndian.Uint32(b[:])%(lastOwn-firstOwn+1)
 }
 
 // kvmGroups returns the groups an account needs to open /dev/kvm: root's group

@@ -166,6 +166,16 @@ func (r *recipe) vcpus() int { return max(1, r.VCPUs) }
 // byte.
 func (r *recipe) mebibytes() int64 { return (r.Memory + size.MiB - 1).MiB() }
 
+// fileSize bounds what the process writes to a file: its largest disk with all of the
+// format's own data, and its memory.
+func (r *recipe) fileSize() size.Bytes {
+	most := r.Memory
+	for _, d := range r.Disks {
+		most = max(most, d.Size)
+	}
+	return 2*most + size.GiB
+}
+
 // kernelCommandLine returns the driver's arguments and then the caller's.
 //
 // reboot=t (triple fault) and panic=-1 end a panicking machine at once, as QEMU

@@ -305,9 +305,9 @@ func TestConfinement(t *testing.T) {
 	}
 	want := map[string]string{"Seccomp": "2", "NoNewPrivs": "1"}
 	if os.Geteuid() == 0 {
-		id := strconv.Itoa(int(d.account.uid))
-		if d.account.uid == 0 {
-			t.Error("a root daemon's VMM is root")
+		id, _, _ := strings.Cut(fields["Uid"], " ")
+		if n, err := strconv.Atoi(id); err != nil || n == 0 || d.account.own && n < firstOwn || !d.account.own && n != int(d.account.uid) {
+			t.Errorf("a root daemon's VMM is user %s", fields["Uid"])
 		}
 		want["Uid"] = strings.Repeat(id+" ", 3) + id
 		want["Groups"] = ""
@@ -326,6 +326,26 @@ func TestConfinement(t *testing.T) {
 	fi, err := os.Stat(spec.Dir)
 	if err != nil || fi.Mode().Perm() != 0o700 {
 		t.Errorf("folder %v, %v", fi.Mode(), err)
+	}
+	checkLimits(t, u.PID)
+}
+
+// checkLimits looks at the limits of a VMM: those that this process may set for others.
+func checkLimits(t *testing.T, pid int) {
+	t.Helper()
+	var core, files, fileSize unix.Rlimit
+	for what, limit := range map[int]*unix.Rlimit{unix.RLIMIT_CORE: &core, unix.RLIMIT_NOFILE: &files, unix.RLIMIT_FSIZE: &fileSize} {
+		if err := unix.Prlimit(pid, what, nil, limit); err != nil {
+			t.Logf("limits cannot be read here, nor set: %v", err)
+			return
+		}
+	}
+	if core.Max != 0 || files.Max != maxFiles || fileSize.Max > uint64(20*size.GiB) {
+		t.Errorf("core %d, files %d, file size %d", core.Max, files.Max, fileSize.Max)
+	}
+	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+	if err != nil || strings.TrimSpace(string(score)) != strconv.Itoa(oomScore) {
+		t.Errorf("the kernel's OOM killer has it at %s, %v", score, err)
 	}
 }
 

@@ -26,6 +26,7 @@ type Driver struct {
 	accel   Accel // KVM or TCG
 	why     string
 	account *account
+	cgroups *cgroups // nil where none are delegated
 	copies  *copies
 	tsc     int
 	log     *slog.Logger
@@ -66,6 +67,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if d.account, err = findAccount(o.Account); err != nil {
 		return nil, err
 	}
+	d.cgroups = findCgroups()
 	d.tsc = tscKHz(ctx)
 	if d.accel, d.why, err = d.chooseAccel(ctx, o); err != nil {
 		return nil, err

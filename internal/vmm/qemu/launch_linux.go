@@ -23,6 +23,7 @@ import (
 type launch struct {
 	recipe  recipe
 	account *account
+	cgroups *cgroups
 	copies  *copies
 	files   []*os.File // by descriptor number in the VMM
 	console *os.File   // our ends of its pipes
@@ -60,7 +61,7 @@ type origin struct {
 // prepare opens everything that the machine of spec is made of. It closes what
 // from has, sooner or later.
 func (d *Driver) prepare(f *folder, spec *vmm.Spec, from origin) (*launch, error) {
-	l := &launch{account: d.account, copies: d.copies, recipe: d.recipe(spec)}
+	l := &launch{account: d.account, cgroups: d.cgroups, copies: d.copies, recipe: d.recipe(spec)}
 	l.recipe.Restore, l.recipe.Clone = from.restore, from.clone
 	if err := checkSpec(spec, from); err != nil {
 		closeAll(from.memory)
@@ -280,12 +281,16 @@ func errDiskFile(name string, err error) error {
 // start runs the VMM. Its files are closed here whatever happens; our ends of the
 // pipes are not.
 func (l *launch) start(binary string) (*process, error) {
-	child, err := os.StartProcess(binary, append([]string{binary}, l.recipe.argv()...), &os.ProcAttr{
-		Dir:   "/",
-		Env:   []string{"PATH=/usr/bin:/bin", "LC_ALL=C"},
-		Files: l.files,
-		Sys:   l.account.attributes(l.recipe.Accel),
-	})
+	sys := l.account.attributes(l.recipe.Accel)
+	leave := l.cgroups.enter(sys, &l.recipe)
+	attr := &os.ProcAttr{Dir: "/", Env: []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}, Files: l.files, Sys: sys}
+	argv := append([]string{binary}, l.recipe.argv()...)
+	child, err := os.StartProcess(binary, argv, attr)
+	leave(err == nil)
+	if err != nil && sys.UseCgroupFD { // the kernel may not allow it here
+		sys.UseCgroupFD = false
+		child, err = os.StartProcess(binary, argv, attr)
+	}
 	closeAll(l.files...)
 	l.files = nil
 	if err != nil {
@@ -297,7 +302,7 @@ func (l *launch) start(binary string) (*process, error) {
 		_, _ = child.Wait()
 		return nil, err
 	}
-	confine(child.Pid)
+	confine(child.Pid, l.recipe.fileSize())
 	return p, nil
 }
 

@@ -102,6 +102,7 @@ func (m *Machine) watch() {
 		status = nil
 	}
 	if m.claim(released) {
+		m.proc.removeCgroup()
 		m.finish(status)
 	}
 	m.proc.close()

@@ -36,7 +36,8 @@ type Options struct {
 	// of this host, shared by all homes.
 	Verdicts string
 	// Account is the user that VMMs run as when the daemon is root: a name that must
-	// exist, or "" for aegis-vm if it exists and else a fixed unprivileged number.
+	// exist, or "" for a number of its own for each of them. Where there are no such
+	// numbers, in a container, they are all aegis-vm, or a fixed number.
 	Account string
 	Log     *slog.Logger // nil is none
 }

@@ -17,9 +17,10 @@ import (
 
 // process is a VMM process: our child, or one that an earlier daemon started.
 type process struct {
-	pid   int
-	pidfd *os.File
-	child *os.Process // nil if it is not ours
+	pid    int
+	pidfd  *os.File
+	child  *os.Process // nil if it is not ours
+	cgroup string      // its own cgroup, or ""
 }
 
 // openProcess returns the process pid.
@@ -33,7 +34,7 @@ func openProcess(pid int, child *os.Process) (*process, error) {
 		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("pidfd", err)
 	}
-	return &process{pid: pid, pidfd: os.NewFile(uintptr(fd), "pidfd"), child: child}, nil
+	return &process{pid: pid, pidfd: os.NewFile(uintptr(fd), "pidfd"), child: child, cgroup: ownCgroup(pid)}, nil
 }
 
 // wait blocks until the process has ended and reaps it if it is a child. It
@@ -93,11 +94,12 @@ const (
 )
 
 // confine bounds a process that has just been started; the sandbox would keep QEMU
-// from doing so itself. All of it is a second line of defence: a daemon that may
-// not set limits for others (root without CAP_SYS_RESOURCE in a container) still
-// runs good machines, with the limits it has itself.
-func confine(pid int) {
-	for what, limit := range map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_NOFILE: maxFiles} {
+// from doing so itself. fileSize is what it may write to any one file. All of it is a
+// second line of defence: a daemon that may not set limits for others (root without
+// CAP_SYS_RESOURCE in a container) still runs good machines, with the limits it has
+// itself.
+func confine(pid int, fileSize size.Bytes) {
+	for what, limit := range map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_NOFILE: maxFiles, unix.RLIMIT_FSIZE: uint64(fileSize)} { //nolint:gosec // not negative
 		_ = unix.Prlimit(pid, what, &unix.Rlimit{Cur: limit, Max: limit}, nil)
 	}
 	_ = unix.Setpriority(unix.PRIO_PROCESS, pid, niceness)
