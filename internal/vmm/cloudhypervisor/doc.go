@@ -31,6 +31,10 @@
 //
 // The configuration in a snapshot is thrown away: it is made anew from the Spec.
 //
+// Of an overlay the VMM keeps tables in its memory. A machine that has one is saved with a
+// copy of its memory, and when it is ended after that it ends in good order, which writes
+// them down.
+//
 // Disks cannot be forked while a machine runs. Whoever forks one saves it, ends it,
 // and starts it on an overlay.
 //

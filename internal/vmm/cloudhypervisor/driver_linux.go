@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -43,7 +42,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 		d.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
-	if d.binary, err = find(o.Binary, o.Lib); err != nil {
+	if d.binary, err = Find(o.Binary, o.Lib); err != nil {
 		return nil, err
 	}
 	if d.version, err = askVersion(ctx, d.binary); err != nil {
@@ -61,26 +60,6 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 		return nil, err
 	}
 	return d, nil
-}
-
-// Find returns the path of the program: the one that is named, or that of PATH or lib.
-func Find(named, lib string) (string, error) { return find(named, lib) }
-
-func find(named, lib string) (string, error) {
-	name := named
-	if name == "" {
-		name = Program
-	}
-	path, err := exec.LookPath(name)
-	if err != nil && named == "" && lib != "" {
-		if own, inLib := exec.LookPath(filepath.Join(lib, Program)); inLib == nil {
-			path, err = own, nil
-		}
-	}
-	if err != nil {
-		return "", errMissing(name, err)
-	}
-	return filepath.Abs(path)
 }
 
 func askVersion(ctx context.Context, binary string) (Version, error) {

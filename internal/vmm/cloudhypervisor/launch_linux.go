@@ -351,7 +351,12 @@ func (l *launch) openLayer(path string, write bool) (*os.File, error) {
 // start runs the VMM. Its files are closed here whatever happens; our ends of the
 // pipes are not.
 func (l *launch) start(binary string) (*host.Process, error) {
-	child, err := os.StartProcess(binary, append([]string{binary}, l.recipe.argv()...), &os.ProcAttr{
+	run, program, err := l.program(binary)
+	if err != nil {
+		return nil, errMissing(binary, err)
+	}
+	defer host.CloseAll(program)
+	child, err := os.StartProcess(run, append([]string{binary}, l.recipe.argv()...), &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"PATH=/usr/bin:/bin", "LC_ALL=C"},
 		Files: l.files,
@@ -370,6 +375,27 @@ func (l *launch) start(binary string) (*host.Process, error) {
 	}
 	host.Confine(child.Pid)
 	return p, nil
+}
+
+// aboveAll is above the numbers of all that a VMM inherits, within the usual limit.
+const aboveAll = 512
+
+// program returns the path to start the program by, and what must be open for it. An
+// account that cannot enter the folder that it is in gets it by a descriptor.
+func (l *launch) program(binary string) (string, *os.File, error) {
+	if l.account == nil {
+		return binary, nil, nil
+	}
+	f, err := os.Open(binary)
+	if err != nil {
+		return "", nil, err
+	}
+	defer host.CloseAll(f)
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, aboveAll)
+	if err != nil {
+		return "", nil, os.NewSyscallError("dup", err)
+	}
+	return file(fd), os.NewFile(uintptr(fd), binary), nil
 }
 
 func errFork(binary string, err error) error {

@@ -15,6 +15,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 	"github.com/xfeldman/aegisvm/internal/vmm/host"
+	"github.com/xfeldman/aegisvm/internal/vmm/tail"
 )
 
 const (
@@ -41,8 +42,8 @@ type Machine struct {
 	proc    *host.Process
 	api     *rest
 	model   model
-	console *host.TailLog
-	words   *host.TailLog
+	console *tail.Log
+	words   *tail.Log
 	events  events
 	pipes   pipes
 	reading sync.WaitGroup // the pipes' readers
@@ -50,7 +51,7 @@ type Machine struct {
 	ctl, net turn
 
 	op     chan struct{} // held by Pause, Resume and the like, one at a time
-	saved  bool          // at this pause; guarded by op
+	saved  atomic.Bool   // at this pause
 	killed atomic.Bool
 
 	mu       sync.Mutex
@@ -139,7 +140,7 @@ func (m *Machine) finish(status *syscall.WaitStatus) {
 		console: m.console.Tail(), stderr: m.words.Tail(),
 	}
 	m.exit = m.ending.exit()
-	m.exit.Console = m.ending.console[max(0, len(m.ending.console)-host.MaxWords):]
+	m.exit.Console = m.ending.console[max(0, len(m.ending.console)-tail.MaxWords):]
 	m.letGo()
 	m.unname()
 	m.folder.Clear()
@@ -248,11 +249,29 @@ func (m *Machine) Kill(ctx context.Context) error {
 		return err
 	}
 	m.killed.Store(true)
+	if m.saved.Load() && m.model.Layered {
+		m.flush(ctx)
+	}
 	if err := m.proc.Kill(); err != nil && m.gone() == nil {
 		return fault.Wrap(fault.Internal, err, "kill %s", displayName).By(fault.Driver)
 	}
 	_, err := m.Wait(ctx)
 	return err
+}
+
+// flushTimeout bounds the time a VMM has to write down what it knows of its disks.
+const flushTimeout = 5 * time.Second
+
+// flush lets a VMM end in good order whose overlays have to be what they are for the
+// guest: it keeps their tables in memory until its guest flushes, and a guest that was
+// saved takes for written what it has written. Its memory was copied: what becomes of
+// the machine changes nothing.
+func (m *Machine) flush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	if m.api.put(ctx, "vmm.shutdown", nil) == nil { // else it ends as others do
+		_, _ = m.Wait(ctx)
+	}
 }
 
 // Usage implements vmm.Machine.

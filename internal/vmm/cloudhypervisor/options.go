@@ -9,7 +9,7 @@ const Program = "cloud-hypervisor"
 
 // Options configure a Driver. The zero value is the default.
 type Options struct {
-	Binary string // program name or path; "" is Program in PATH, then in Lib
+	Binary string // program name or path; "" is Program in PATH, then in folders of packages, then in Lib
 	Lib    string // folder of programs that set-up has fetched; "" is none
 	Kernel string // path of the kernel that KVM is tried with; without one it is not tried, and Open fails
 	// Trust says that KVM works, and needs no trial.

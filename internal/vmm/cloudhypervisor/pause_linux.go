@@ -67,7 +67,7 @@ func (m *Machine) change(ctx context.Context, do, undo, want string) error {
 		return m.blame(ctx, err)
 	}
 	if want == stateRunning {
-		m.saved = false
+		m.saved.Store(false)
 	}
 	return nil
 }

@@ -164,6 +164,9 @@ type model struct {
 	Disks map[string]size.Bytes // sizes of the writable ones
 	Card  bool                  // the guest was told to make a network card
 	Own   int                   // descriptor of the VMM's folder
+	// Layered says that there are overlays to write to, of whose tables the VMM keeps a
+	// part in its memory.
+	Layered bool
 }
 
 // own names something in the VMM's folder as the VMM opens it.
@@ -175,6 +178,7 @@ func (r *recipe) model() model {
 	for _, d := range r.Disks {
 		if !d.ReadOnly {
 			m.Disks[d.Name] = d.Size
+			m.Layered = m.Layered || d.Format == vmm.QCOW2
 		}
 	}
 	return m

@@ -48,9 +48,9 @@ func (m *Machine) Save(ctx context.Context, dest vmm.Dest) (vmm.Saved, vmm.Memor
 		}
 		return vmm.Saved{}, nil, err
 	}
-	m.saved = true
+	m.saved.Store(true)
 	mem.of = s.State.Digest
-	if !m.model.Owner || !mem.custody.Held() {
+	if !mem.custody.Held() {
 		return s, mem, nil
 	}
 	m.hold(mem).spoil() // this save takes the place of one before
@@ -65,7 +65,7 @@ func (m *Machine) savable(ctx context.Context) error {
 		return m.blame(ctx, err)
 	case is != statePaused:
 		return fault.New(fault.Conflict, "a machine that runs cannot be saved")
-	case m.saved:
+	case m.saved.Load():
 		return fault.New(fault.Conflict, "the machine was saved at this pause; it must run before it is saved again")
 	case m.model.Shape == "":
 		return fault.New(fault.Conflict, "what the machine was started with is not known any more")
@@ -83,7 +83,7 @@ func (m *Machine) clearSave() { _ = os.RemoveAll(filepath.Join(m.ownDir(), saveD
 // belongs to it: the machine's own, or a copy.
 func (m *Machine) snapshot(ctx context.Context) (*memory, error) {
 	var own *memory
-	if m.model.Owner {
+	if m.model.Owner && !m.model.Layered {
 		f, err := memoryOf(m.proc, m.model.RAM)
 		if err != nil {
 			return nil, m.blame(ctx, err)

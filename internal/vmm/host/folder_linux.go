@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/vmm/tail"
 )
 
 // recordName is the file that says who a folder's machine is.
@@ -266,12 +267,12 @@ func (f *Folder) OpenPipe(name string) (*os.File, error) {
 }
 
 // OpenLog opens the log name, which stays when the machine has ended.
-func (f *Folder) OpenLog(name string, resume bool) (*TailLog, error) {
+func (f *Folder) OpenLog(name string, resume bool) (*tail.Log, error) {
 	file, err := OpenAt(f.Dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	return NewLog(file, resume)
+	return tail.New(file, resume)
 }
 
 // Clear removes everything but the logs, the record last: while it is there the
