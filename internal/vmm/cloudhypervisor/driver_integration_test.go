@@ -53,16 +53,6 @@ var testGround = sync.OnceValues(func() (ground, error) {
 	return ground{kernel: k.Image, initrd: initrd}, err
 })
 
-var scratch string
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if scratch != "" {
-		_ = os.RemoveAll(scratch)
-	}
-	os.Exit(code)
-}
-
 // realDriver opens the driver on this host, of which the first trial may boot a kernel.
 var realDriver = sync.OnceValues(func() (*Driver, error) {
 	g, err := testGround()

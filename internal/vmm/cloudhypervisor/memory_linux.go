@@ -232,13 +232,14 @@ func memoryOf(p *host.Process, descriptor int) (*os.File, error) {
 }
 
 // name gives the memory a name for the moment of a save: the VMM leaves shared memory out
-// of a snapshot if somebody else could find it.
-func (m *Machine) name(f *os.File) error {
+// of a snapshot if somebody else could find it. Where it gets none the VMM dumps it, for
+// nothing: a memfd, or a file that had a name before, which the kernel links only once.
+func (m *Machine) name(f *os.File) {
 	if !inTmpfs(f) {
-		return nil // it is dumped
+		return
 	}
 	m.unname() // an earlier daemon may have died in a save
-	return unix.Linkat(unix.AT_FDCWD, file(int(f.Fd())), unix.AT_FDCWD, m.memoryPath(), unix.AT_SYMLINK_FOLLOW)
+	_ = unix.Linkat(unix.AT_FDCWD, file(int(f.Fd())), unix.AT_FDCWD, m.memoryPath(), unix.AT_SYMLINK_FOLLOW)
 }
 
 // unname takes the name away.

@@ -89,12 +89,8 @@ func (m *Machine) snapshot(ctx context.Context) (*memory, error) {
 			return nil, m.blame(ctx, err)
 		}
 		own = &memory{file: f, account: m.driver.account}
-		err = m.name(f)
+		m.name(f)
 		defer m.unname()
-		if err != nil {
-			host.CloseAll(f)
-			return nil, storeError(ctx, err)
-		}
 	}
 	if err := m.write(ctx); err != nil {
 		if own != nil {
@@ -109,7 +105,7 @@ func (m *Machine) snapshot(ctx context.Context) (*memory, error) {
 		host.CloseAll(dump)
 		return own, nil
 	case err != nil:
-		return nil, storeError(ctx, err)
+		return nil, m.blame(ctx, err)
 	}
 	defer host.CloseAll(dump)
 	like := memory{account: m.driver.account}
@@ -129,6 +125,9 @@ func (m *Machine) write(ctx context.Context) error {
 	m.clearSave()
 	dir := filepath.Join(m.ownDir(), saveDir)
 	if err := m.driver.makeDir(dir); err != nil {
+		if err = m.explain(ctx, err); errors.Is(err, vmm.ErrEnded) {
+			return err
+		}
 		return storeError(ctx, err)
 	}
 	// Not the caller's context: a request that was made is performed, and the machine
@@ -146,17 +145,9 @@ func (m *Machine) write(ctx context.Context) error {
 
 // keepState copies the state of a snapshot to where the caller wants it.
 func (m *Machine) keepState(ctx context.Context, path string) (vmm.File, error) {
-	from, err := os.Open(filepath.Join(m.ownDir(), saveDir, stateFile))
+	b, err := m.savedState()
 	if err != nil {
-		return vmm.File{}, storeError(ctx, err)
-	}
-	defer host.CloseAll(from)
-	b, err := io.ReadAll(io.LimitReader(from, maxState+1))
-	if err == nil && len(b) > maxState {
-		err = fmt.Errorf("a state of more than %v", size.Bytes(maxState))
-	}
-	if err != nil {
-		return vmm.File{}, storeError(ctx, err)
+		return vmm.File{}, m.blame(ctx, err)
 	}
 	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -167,6 +158,20 @@ func (m *Machine) keepState(ctx context.Context, path string) (vmm.File, error) 
 		return vmm.File{}, errors.Join(storeError(ctx, err), os.Remove(path))
 	}
 	return vmm.File{Path: path, Size: size.Bytes(len(b)), Digest: digest(b)}, nil
+}
+
+// savedState reads the state of a snapshot. It is gone if the machine is.
+func (m *Machine) savedState() ([]byte, error) {
+	f, err := os.Open(filepath.Join(m.ownDir(), saveDir, stateFile))
+	if err != nil {
+		return nil, err
+	}
+	defer host.CloseAll(f)
+	b, err := io.ReadAll(io.LimitReader(f, maxState+1))
+	if err == nil && len(b) > maxState {
+		err = fmt.Errorf("a state of more than %v", size.Bytes(maxState))
+	}
+	return b, err
 }
 
 func digest(b []byte) string {
