@@ -44,8 +44,11 @@ var arrows = map[string][]string{
 	"internal/vault":       contracts,
 	"internal/workspace":   append([]string{"internal/nfs"}, contracts...),
 	"internal/vmm/qemu":    {"internal/vmm", "internal/guestproto"},
+	"internal/vmm/libkrun": {"internal/vmm", "internal/guestproto"},
 	"internal/vmm/fake":    {"internal/vmm"},
-	"internal/vmm/vmmtest": {"internal/vmm", "internal/guestproto"},
+	"internal/vmm/vmmtest": {"internal/vmm", "internal/guestproto", "internal/guest"},
+
+	"internal/vmm/cloudhypervisor": {"internal/vmm", "internal/guestproto"},
 
 	// The guest: PID 1 and what it is made of. It knows no host code.
 	"internal/guest": {"internal/guestproto"},
@@ -74,7 +77,7 @@ var arrows = map[string][]string{
 	"internal/gateway": {"client"},
 
 	// Wiring that the daemon shares with `aegis doctor`.
-	"internal/drivers": {"internal/config", "internal/doctor", "internal/kernel", "internal/vmm", "internal/vmm/qemu"},
+	"internal/drivers": {"internal/config", "internal/doctor", "internal/kernel", "internal/vmm", "internal/vmm/qemu", "internal/vmm/cloudhypervisor"},
 
 	// Wiring for `aegis bench`, which measures what the daemon wires, and floors without it.
 	"internal/bench": append([]string{

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xfeldman/aegisvm/internal/config"
 	"github.com/xfeldman/aegisvm/internal/setup"
 )
 
@@ -22,6 +23,10 @@ func newSetup(a *app) *cobra.Command {
 and curl. What the host itself lacks is installed by root or after a question, else named with the
 command that installs it.
 
+Cloud Hypervisor, on which VMs run where hardware virtualization works, is fetched where the setting
+cloud_hypervisor_sha256 says what its program must be, and QEMU is used where it is not there. AegisVM knows
+no digest of it by itself yet.
+
 It may be run again at any time, and does only what is missing. It asks nothing when stdin is not a
 terminal, and never starts the daemon.`,
 		Example: `  aegis setup
@@ -32,7 +37,15 @@ terminal, and never starts the daemon.`,
 }
 
 func (o *setupOptions) run(ctx context.Context) error {
-	s := setup.Options{Home: o.app.home, Out: o.app.err}
+	conf, err := o.app.config()
+	if err != nil {
+		return err
+	}
+	s := setup.Options{
+		Home: o.app.home, Out: o.app.err,
+		CloudHypervisor:     setup.Release{URL: conf.CloudHypervisorURL, SHA256: conf.CloudHypervisorSHA256},
+		NeedCloudHypervisor: conf.VMM == config.VMMCloudHypervisor && conf.CloudHypervisor == "",
+	}
 	if isTerminal(o.app.in) {
 		s.Ask = o.ask
 	}

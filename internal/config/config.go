@@ -22,6 +22,12 @@ type Config struct {
 	VMUser string // host account that VMMs run under where the daemon is root; "" is chosen by the driver
 	QEMU   string // its program, a name or a path; "" is the one of the host's architecture in PATH
 
+	// Cloud Hypervisor: its program, "" for that of PATH or of the library folder; and where set-up
+	// fetches one from, with the SHA-256 it must have. Without that nothing is fetched.
+	CloudHypervisor       string
+	CloudHypervisorURL    string
+	CloudHypervisorSHA256 string
+
 	Memory size.Bytes // of an instance that asks for nothing else
 	CPUs   int
 	Disk   size.Bytes
@@ -68,6 +74,8 @@ type VMM string
 const (
 	VMMAuto VMM = "auto"
 	VMMQEMU VMM = "qemu"
+
+	VMMCloudHypervisor VMM = "cloud-hypervisor" // KVM only
 )
 
 // Switch turns something on or off.

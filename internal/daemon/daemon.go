@@ -381,7 +381,8 @@ func (d *daemon) status() api.Status {
 		Isolation: string(info.Isolation),
 		VMM:       info.Version,
 		Capabilities: api.Abilities{
-			Pause: info.Abilities.Pause, Save: info.Abilities.Save, Fork: info.Abilities.Fork,
+			// A machine that can be saved can be forked: see machine.Ground.Capture.
+			Pause: info.Abilities.Pause, Save: info.Abilities.Save, Fork: info.Abilities.Save,
 		},
 		Instances: d.set.Running(),
 		Router:    d.router,

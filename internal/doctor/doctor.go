@@ -28,10 +28,15 @@ type Check struct {
 
 // Accelerator is what a driver says about running machines on this host.
 type Accelerator struct {
+	VMM       string // and its version: "qemu 7.2.22"
 	Name      string // "kvm", "tcg", "hvf"
 	Isolation string // the grade, as users are told
 	Why       string // one line: why this one
+	Better    []Advice
 }
+
+// Advice is something that would serve better than what there is, and how to get it.
+type Advice struct{ What, How string }
 
 // Options says what to examine. The zero value of a field is the real thing.
 type Options struct {
@@ -64,7 +69,7 @@ func Run(ctx context.Context, o Options) []Check {
 	checks = append(checks, o.kernel(), o.baseImage(), o.disk())
 	checks = append(checks, o.memory()...)
 	if o.Accel != nil {
-		checks = append(checks, o.accelerator(ctx))
+		checks = append(checks, o.accelerator(ctx)...)
 	}
 	return checks
 }
@@ -74,20 +79,27 @@ func Healthy(checks []Check) bool {
 	return !slices.ContainsFunc(checks, func(c Check) bool { return c.Status == Fail })
 }
 
-func (o *Options) accelerator(ctx context.Context) Check {
+// accelerator checks how machines would run, and what would be better.
+func (o *Options) accelerator(ctx context.Context) []Check {
 	ctx, cancel := context.WithTimeout(ctx, AccelTimeout)
 	defer cancel()
 	c := Check{Name: "accelerator", Status: OK}
 	a, err := o.Accel(ctx)
-	switch {
-	case err != nil:
+	if err != nil {
 		c.Status, c.Detail = Fail, err.Error()
 		c.Mend = mendOf(err, "aegis setup")
-	case a.Name == "tcg":
-		c.Status, c.Detail = Warn, "tcg, "+a.Isolation+": "+a.Why
-		c.Mend = "use a host with working hardware virtualization for speed and for hardware isolation"
-	default:
-		c.Detail = a.Name + ", " + a.Isolation + ": " + a.Why
+		return []Check{c}
 	}
-	return c
+	c.Detail = a.Name + ", " + a.Isolation + ": " + a.Why
+	if a.VMM != "" {
+		c.Detail = a.VMM + " on " + c.Detail
+	}
+	if a.Name == "tcg" && len(a.Better) == 0 {
+		c.Status, c.Mend = Warn, "use a host with working hardware virtualization for speed and for hardware isolation"
+	}
+	checks := []Check{c}
+	for _, b := range a.Better {
+		checks = append(checks, Check{Name: "faster", Status: Warn, Detail: b.What, Mend: b.How})
+	}
+	return checks
 }

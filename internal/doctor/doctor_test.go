@@ -124,9 +124,19 @@ func TestWhatIsWrong(t *testing.T) {
 		"no memory":     {func(h *host) { h.write("proc/meminfo", "MemAvailable: 1000 kB\n") }, "free memory", Fail, "1000 KB", "--memory"},
 		"slow": {func(h *host) {
 			h.Accel = func(context.Context) (Accelerator, error) {
-				return Accelerator{"tcg", "emulated", "no /dev/kvm"}, nil
+				return Accelerator{Name: "tcg", Isolation: "emulated", Why: "no /dev/kvm"}, nil
 			}
 		}, "accelerator", Warn, "tcg, emulated: no /dev/kvm", "hardware virtualization"},
+		"could be faster": {func(h *host) {
+			h.Accel = func(context.Context) (Accelerator, error) {
+				return Accelerator{VMM: "qemu 7.2.22", Name: "tcg", Isolation: "emulated", Why: "no KVM", Better: []Advice{{"KVM is faster", "sudo usermod"}}}, nil
+			}
+		}, "faster", Warn, "KVM is faster", "sudo usermod"},
+		"names the VMM": {func(h *host) {
+			h.Accel = func(context.Context) (Accelerator, error) {
+				return Accelerator{VMM: "qemu 7.2.22", Name: "kvm", Isolation: "hardware", Why: "it works"}, nil
+			}
+		}, "accelerator", OK, "qemu 7.2.22 on kvm, hardware: it works", ""},
 		"no verdict": {func(h *host) {
 			h.Accel = func(context.Context) (Accelerator, error) {
 				return Accelerator{}, fault.New(fault.Unavailable, "it hangs").WithHint("run: something")

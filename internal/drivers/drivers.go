@@ -8,43 +8,52 @@ import (
 	"log/slog"
 
 	"github.com/xfeldman/aegisvm/internal/config"
-	"github.com/xfeldman/aegisvm/internal/doctor"
 	"github.com/xfeldman/aegisvm/internal/kernel"
 	"github.com/xfeldman/aegisvm/internal/vmm"
+	"github.com/xfeldman/aegisvm/internal/vmm/cloudhypervisor"
 	"github.com/xfeldman/aegisvm/internal/vmm/qemu"
 )
 
-// open is how each driver is opened. Auto is the best that this host can run.
-var open = map[config.VMM]func(context.Context, *config.Config, *slog.Logger) (vmm.Driver, error){
-	config.VMMAuto: openQEMU,
-	config.VMMQEMU: openQEMU,
+// open is how each driver is opened.
+var open = map[config.VMM]opener{
+	config.VMMQEMU:            openQEMU,
+	config.VMMCloudHypervisor: openCloudHypervisor,
 }
+
+// opener opens a driver. It fails where the host cannot run it.
+type opener func(context.Context, *config.Config, *slog.Logger) (vmm.Driver, error)
 
 // Open opens the driver that the settings ask for. It may boot a kernel, once for
-// each boot of the host, to learn whether hardware virtualization works.
+// each boot of the host and driver, to learn whether hardware virtualization works.
 func Open(ctx context.Context, conf *config.Config, log *slog.Logger) (vmm.Driver, error) {
-	return open[conf.VMM](ctx, conf, log)
+	d, _, err := choose(ctx, conf, log)
+	return d, err
 }
 
-// Accelerator tells how machines would run. Its signature is that of
-// doctor.Options.Accel, but for the settings.
-func Accelerator(ctx context.Context, conf *config.Config) (doctor.Accelerator, error) {
-	d, err := Open(ctx, conf, slog.New(slog.DiscardHandler))
+// guestKernel returns the kernel that hardware virtualization is tried with, or "":
+// without one nothing can be tried; set-up tells, and so does the first run.
+func guestKernel(conf *config.Config) string {
+	k, err := kernel.Installed(conf.Home)
 	if err != nil {
-		return doctor.Accelerator{}, err
+		return ""
 	}
-	info := d.Info()
-	return doctor.Accelerator{Name: info.Accel, Isolation: string(info.Isolation), Why: info.Why}, nil
+	return k.Image
 }
 
 func openQEMU(ctx context.Context, conf *config.Config, log *slog.Logger) (vmm.Driver, error) {
-	// Without a kernel nothing can be tried; set-up tells, and so does the first run.
-	image := ""
-	if k, err := kernel.Installed(conf.Home); err == nil {
-		image = k.Image
-	}
 	d, err := qemu.Open(ctx, qemu.Options{
-		Binary: conf.QEMU, Accel: qemu.Accel(conf.Accel), Kernel: image, Account: conf.VMUser, Log: log,
+		Binary: conf.QEMU, Accel: qemu.Accel(conf.Accel), Kernel: guestKernel(conf), Account: conf.VMUser, Log: log,
+	})
+	if err != nil {
+		return nil, err // not a nil *Driver in a non-nil interface
+	}
+	return d, nil
+}
+
+func openCloudHypervisor(ctx context.Context, conf *config.Config, log *slog.Logger) (vmm.Driver, error) {
+	d, err := cloudhypervisor.Open(ctx, cloudhypervisor.Options{
+		Binary: conf.CloudHypervisor, Lib: conf.Home.Lib(), Kernel: guestKernel(conf), Trust: conf.Accel == config.AccelKVM,
+		Account: conf.VMUser, Log: log,
 	})
 	if err != nil {
 		return nil, err // not a nil *Driver in a non-nil interface

@@ -18,6 +18,15 @@ const (
 	PortName = "aegis.ctl"
 	// VsockPort is the guest's vsock port for drivers that have no serial port.
 	VsockPort = 7776
+	// VsockArg makes the harness listen on VsockPort instead of opening a serial port.
+	VsockArg = "aegis.link=vsock"
+
+	// CardPort is the guest's vsock port for drivers that cannot give the daemon the
+	// frames of a network card. There the guest makes itself a card, and serves its
+	// frames: each after its length as u32 big-endian, both ways.
+	CardPort = 7775
+	// CardArg makes the harness do so. Its value is the card's hardware address.
+	CardArg = "aegis.card"
 	// MagicArg is the kernel command line argument with the first magic, in hex.
 	MagicArg = "aegis.magic"
 

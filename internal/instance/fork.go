@@ -79,7 +79,7 @@ func (s *Set) forkable(ref string) (*actor, error) {
 	}
 	info := s.world.Driver.Info()
 	switch {
-	case s.world.Archive == nil || !info.Abilities.Save || !info.Abilities.Fork:
+	case s.world.Archive == nil || !info.Abilities.Save:
 		return nil, fault.New(fault.Conflict, "this VMM cannot save the state of a VM").By(fault.Driver).WithHint("see: aegis doctor")
 	case a.spec.Ephemeral:
 		return nil, fault.New(fault.Conflict, "%s is of a run, which ends with its client", a.spec.Handle).

@@ -38,6 +38,11 @@ var moduleSets = []moduleSet{
 		{"virtio_blk", true},
 		{"virtio_pci", false},
 	}},
+	// Where the VMM has no serial port and no network card for us, PID 1 listens on vsock.
+	{"vsock", []module{
+		{"vmw_vsock_virtio_transport", false},
+		{"tun", false},
+	}},
 	// crc32c is asked for by an alias that only depmod's tables resolve.
 	{"root", []module{
 		{"crc32c_generic", false},

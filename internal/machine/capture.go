@@ -182,12 +182,15 @@ func (c *capture) Take(ctx context.Context, m vmm.Machine) (moved bool, err erro
 
 // take is Take, after which undo undoes it, if it is not nil.
 func (c *capture) take(ctx context.Context, m vmm.Machine) error {
-	forker, forks := m.(vmm.DiskForker)
 	saver, saves := m.(vmm.Saver)
-	if !forks || !saves {
+	if !saves {
 		return errNoSave
 	}
 	overlay := filepath.Join(c.g.home.Instance(string(c.source)), c.branch.Top)
+	forker, forks := m.(vmm.DiskForker)
+	if !forks {
+		return c.takeOver(ctx, saver, overlay)
+	}
 	if err := forker.ForkDisk(ctx, InstanceDisk, overlay); err != nil {
 		return err
 	}
@@ -202,6 +205,23 @@ func (c *capture) take(ctx context.Context, m vmm.Machine) error {
 		return err
 	}
 	c.moved = !c.copyMemory(ctx)
+	return nil
+}
+
+// takeOver takes a machine whose disk cannot be forked while it runs: it is ended, and goes
+// on as a copy of itself, on the branch. Up to then what it has is as it was.
+func (c *capture) takeOver(ctx context.Context, saver vmm.Saver, overlay string) error {
+	var err error
+	if c.saved, c.memory, err = saver.Save(ctx, vmm.Dest{Dir: c.dir, Hasty: true}); err != nil {
+		return err
+	}
+	if err := c.g.overlay(overlay, c.size, c.layers); err != nil {
+		return err
+	}
+	c.undo, c.moved = nil, true
+	if err := sweepTops(filepath.Dir(overlay), c.branch); err != nil {
+		c.g.log.WarnContext(ctx, "remove the former disk", logattr.Err(err))
+	}
 	return nil
 }
 

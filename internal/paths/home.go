@@ -36,6 +36,9 @@ func (h Home) Config() string { return h.join("config.toml") }
 // MasterKey is the key that secrets are sealed with, 32 bytes, 0600.
 func (h Home) MasterKey() string { return h.join("master.key") }
 
+// Lib is the folder of programs that set-up has fetched.
+func (h Home) Lib() string { return h.join("lib") }
+
 // Kernel is the folder of the guest kernel, its modules and the initramfs.
 func (h Home) Kernel() string { return h.join("kernel") }
 

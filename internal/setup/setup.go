@@ -28,6 +28,11 @@ type Options struct {
 	// then set-up never waits for input.
 	Ask func(question string) bool
 
+	// CloudHypervisor is what to fetch where the host has none; NeedCloudHypervisor says
+	// that it is what VMs are to run on.
+	CloudHypervisor     Release
+	NeedCloudHypervisor bool
+
 	// What set-up knows of the host. Host fills it in.
 	UID     int
 	Distro  apt.Distro
@@ -88,7 +93,7 @@ func (s *setup) complete() bool {
 	_, kernelErr := kernel.Installed(s.Home)
 	_, imageErr := rootfs.LoadImage(s.Home, rootfs.BaseImage)
 	_, diskErr := os.Stat(rootfs.TemplatePath(s.Home))
-	return kernelErr == nil && imageErr == nil && diskErr == nil && len(s.missing()) == 0
+	return kernelErr == nil && imageErr == nil && diskErr == nil && len(s.missing()) == 0 && !s.wantsRelease()
 }
 
 func (s *setup) run(ctx context.Context) error {
@@ -117,7 +122,10 @@ func (s *setup) run(ctx context.Context) error {
 	if err := rootfs.EnsureTemplate(ctx, s.Home); err != nil {
 		return err
 	}
-	return s.ensureBase(ctx)
+	if err := s.ensureBase(ctx); err != nil {
+		return err
+	}
+	return s.ensureRelease(ctx) // last: VMs run without
 }
 
 // openCache makes the shared folder and locks it: set-ups of two homes would do the

@@ -45,7 +45,7 @@ func Run() error {
 	if err := mods.load("early"); err != nil {
 		return err
 	}
-	dev, err := openPort()
+	dev, err := meetHost(mods)
 	if err != nil {
 		return err
 	}

@@ -10,11 +10,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xfeldman/aegisvm/internal/guest/port"
+	"github.com/xfeldman/aegisvm/internal/guest/vsock"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
 	"github.com/xfeldman/aegisvm/internal/vmm/vmmtest"
 )
@@ -55,12 +58,16 @@ func run() error {
 }
 
 func prepare() error {
-	for target, fs := range map[string]string{"/dev": "devtmpfs", "/sys": "sysfs"} {
+	for target, fs := range map[string]string{"/dev": "devtmpfs", "/sys": "sysfs", "/proc": "proc"} {
 		if err := unix.Mount(fs, target, fs, 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("mount %s: %w", target, err)
 		}
 	}
-	modules, err := filepath.Glob("/modules/early/*.ko")
+	return loadModules("early")
+}
+
+func loadModules(set string) error {
+	modules, err := filepath.Glob("/modules/" + set + "/*.ko")
 	if err != nil {
 		return err
 	}
@@ -95,7 +102,52 @@ func (p pipe) Read(b []byte) (int, error) {
 	}
 }
 
+// openPipe opens the pipe as the VMM has it.
 func openPipe() (io.ReadWriter, error) {
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	if args := strings.Fields(string(line)); slices.Contains(args, guestproto.VsockArg) {
+		return openVsock(args)
+	}
+	return openPort()
+}
+
+// waiting is a device whose Read waits for the next host.
+type waiting struct{ port.Device }
+
+func (w waiting) Read(b []byte) (int, error) {
+	for {
+		n, err := w.Device.Read(b)
+		if !errors.Is(err, port.ErrNoHost) {
+			return n, err
+		}
+	}
+}
+
+func openVsock(args []string) (io.ReadWriter, error) {
+	if err := loadModules("vsock"); err != nil {
+		return nil, err
+	}
+	for _, arg := range args {
+		address, ok := strings.CutPrefix(arg, guestproto.CardArg+"=")
+		if !ok {
+			continue
+		}
+		mac, err := net.ParseMAC(address)
+		if err == nil {
+			err = vsock.OpenCard("eth0", [6]byte(mac), guestproto.CardPort)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	d, err := vsock.OpenDevice(guestproto.VsockPort)
+	return waiting{d}, err
+}
+
+func openPort() (io.ReadWriter, error) {
 	for range 1000 {
 		names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
 		if err != nil {
