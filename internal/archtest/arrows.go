@@ -44,6 +44,7 @@ var arrows = map[string][]string{
 	"internal/vault":       contracts,
 	"internal/workspace":   append([]string{"internal/nfs"}, contracts...),
 	"internal/vmm/qemu":    {"internal/vmm", "internal/guestproto"},
+	"internal/vmm/libkrun": {"internal/vmm", "internal/guestproto"},
 	"internal/vmm/fake":    {"internal/vmm"},
 	"internal/vmm/vmmtest": {"internal/vmm", "internal/guestproto"},
 

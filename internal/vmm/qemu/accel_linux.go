@@ -133,7 +133,7 @@ func (m *Machine) judge(ctx context.Context) (probe.Verdict, error) {
 	silent := time.NewTimer(firstWord)
 	defer silent.Stop()
 	select {
-	case <-m.console.begun:
+	case <-m.console.Begun():
 	case <-m.ended:
 	case <-silent.C:
 		return probe.Verdict{Why: fmt.Sprintf("KVM is there but hangs: the guest kernel says nothing within %v", firstWord)}, nil

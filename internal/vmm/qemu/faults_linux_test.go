@@ -15,6 +15,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
+	"github.com/xfeldman/aegisvm/internal/vmm/tail"
 )
 
 // script is a program that stands in for QEMU.
@@ -154,7 +155,7 @@ func TestStartFails(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, e := range left {
-				if fi, err := e.Info(); !strings.HasSuffix(e.Name(), ".log") || err != nil || fi.Size() > maxLog {
+				if fi, err := e.Info(); !strings.HasSuffix(e.Name(), ".log") || err != nil || fi.Size() > tail.MaxFile {
 					t.Errorf("%s is left", e.Name())
 				}
 			}

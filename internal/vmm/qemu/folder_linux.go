@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
+	"github.com/xfeldman/aegisvm/internal/vmm/tail"
 )
 
 // Names in Spec.Dir.
@@ -319,12 +320,12 @@ func (f *folder) openPipe(name string) (*os.File, error) {
 }
 
 // openLog opens the log name, which stays when the machine has ended.
-func (f *folder) openLog(name string, resume bool) (*tailLog, error) {
+func (f *folder) openLog(name string, resume bool) (*tail.Log, error) {
 	file, err := openAt(f.dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	return newLog(file, resume)
+	return tail.New(file, resume)
 }
 
 // clear removes everything but the logs, the record last: while it is there the

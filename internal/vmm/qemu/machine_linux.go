@@ -15,6 +15,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
+	"github.com/xfeldman/aegisvm/internal/vmm/tail"
 )
 
 const (
@@ -36,8 +37,8 @@ var errReleased = errors.New("the machine was given up by this process")
 type Machine struct {
 	folder  *folder
 	proc    *process
-	console *tailLog
-	words   *tailLog
+	console *tail.Log
+	words   *tail.Log
 	pipes   []*os.File
 	reading sync.WaitGroup // the pipes' readers
 
@@ -139,7 +140,7 @@ func (m *Machine) finish(status *syscall.WaitStatus) {
 		console: m.console.Tail(), stderr: m.words.Tail(),
 	}
 	m.exit = m.ending.exit()
-	m.exit.Console = m.ending.console[max(0, len(m.ending.console)-maxWords):]
+	m.exit.Console = m.ending.console[max(0, len(m.ending.console)-tail.MaxWords):]
 	m.letGo()
 	m.folder.clear()
 	m.folder.close()

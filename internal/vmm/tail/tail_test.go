@@ -1,4 +1,4 @@
-package qemu
+package tail
 
 import (
 	"bytes"
@@ -9,13 +9,13 @@ import (
 	"testing"
 )
 
-func openTestLog(t *testing.T, path string, resume bool) *tailLog {
+func openTestLog(t *testing.T, path string, resume bool) *Log {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := newLog(f, resume)
+	l, err := New(f, resume)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func TestLogKeepsTheEnd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "console.log")
 	l := openTestLog(t, path, false)
 	var all bytes.Buffer
-	for i := 0; all.Len() < 3*maxLog; i++ {
+	for i := 0; all.Len() < 3*MaxFile; i++ {
 		line := fmt.Appendf(nil, "line %d %s\n", i, strings.Repeat("x", i%3000))
 		all.Write(line)
 		if n, err := l.Write(line); n != len(line) || err != nil {
@@ -40,7 +40,7 @@ func TestLogKeepsTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(file) > maxLog || len(file) < maxLog/2 || !bytes.HasSuffix(all.Bytes(), file) {
+	if len(file) > MaxFile || len(file) < MaxFile/2 || !bytes.HasSuffix(all.Bytes(), file) {
 		t.Errorf("the file has %d bytes and is not the end of the stream", len(file))
 	}
 	if tail := l.Tail(); len(tail) != maxTail || !bytes.HasSuffix(all.Bytes(), []byte(tail)) {
