@@ -44,6 +44,9 @@ func run() error {
 	}
 	switch word {
 	case vmmtest.PowerOff:
+		if line, err := os.ReadFile("/proc/cmdline"); err == nil && strings.Contains(string(line), guestproto.RestartArg) {
+			return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+		}
 		return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	case vmmtest.Reboot:
 		return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
@@ -55,7 +58,7 @@ func run() error {
 }
 
 func prepare() error {
-	for target, fs := range map[string]string{"/dev": "devtmpfs", "/sys": "sysfs"} {
+	for target, fs := range map[string]string{"/dev": "devtmpfs", "/sys": "sysfs", "/proc": "proc"} {
 		if err := unix.Mount(fs, target, fs, 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("mount %s: %w", target, err)
 		}
