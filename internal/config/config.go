@@ -22,6 +22,8 @@ type Config struct {
 	VMUser string // host account that VMMs run under where the daemon is root; "" is chosen by the driver
 	QEMU   string // its program, a name or a path; "" is the one of the host's architecture in PATH
 
+	Libkrun string // the library, a name or a path; "" is where packages install it
+
 	Memory size.Bytes // of an instance that asks for nothing else
 	CPUs   int
 	Disk   size.Bytes
@@ -68,6 +70,8 @@ type VMM string
 const (
 	VMMAuto VMM = "auto"
 	VMMQEMU VMM = "qemu"
+
+	VMMLibkrun VMM = "libkrun" // which is a library
 )
 
 // Switch turns something on or off.

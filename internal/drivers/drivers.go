@@ -11,13 +11,15 @@ import (
 	"github.com/xfeldman/aegisvm/internal/doctor"
 	"github.com/xfeldman/aegisvm/internal/kernel"
 	"github.com/xfeldman/aegisvm/internal/vmm"
+	"github.com/xfeldman/aegisvm/internal/vmm/libkrun"
 	"github.com/xfeldman/aegisvm/internal/vmm/qemu"
 )
 
 // open is how each driver is opened. Auto is the best that this host can run.
 var open = map[config.VMM]func(context.Context, *config.Config, *slog.Logger) (vmm.Driver, error){
-	config.VMMAuto: openQEMU,
-	config.VMMQEMU: openQEMU,
+	config.VMMAuto:    openQEMU,
+	config.VMMQEMU:    openQEMU,
+	config.VMMLibkrun: openLibkrun,
 }
 
 // Open opens the driver that the settings ask for. It may boot a kernel, once for
@@ -35,6 +37,18 @@ func Accelerator(ctx context.Context, conf *config.Config) (doctor.Accelerator, 
 	}
 	info := d.Info()
 	return doctor.Accelerator{Name: info.Accel, Isolation: string(info.Isolation), Why: info.Why}, nil
+}
+
+func openLibkrun(ctx context.Context, conf *config.Config, log *slog.Logger) (vmm.Driver, error) {
+	image := ""
+	if k, err := kernel.Installed(conf.Home); err == nil {
+		image = k.Image
+	}
+	d, err := libkrun.Open(ctx, libkrun.Options{Library: conf.Libkrun, Kernel: image, Account: conf.VMUser, Log: log})
+	if err != nil {
+		return nil, err // not a nil *Driver in a non-nil interface
+	}
+	return d, nil
 }
 
 func openQEMU(ctx context.Context, conf *config.Config, log *slog.Logger) (vmm.Driver, error) {
