@@ -62,12 +62,15 @@ func withWords(what, words string) string {
 	return what
 }
 
+// noise is what Rust's runtime adds to what libkrun says when it aborts.
+var noise = regexp.MustCompile(`^(note: run with|fatal runtime error:|thread '.* panicked at )`)
+
 // lastWords returns the last lines of a program's stderr as one.
 func lastWords(words string) string {
 	var lines []string
 	for line := range strings.Lines(words) {
 		line = strings.TrimSpace(strings.TrimPrefix(printable(line), "aegis-vmm-worker: "))
-		if line != "" {
+		if line != "" && !noise.MatchString(line) {
 			lines = append(lines, line)
 		}
 	}

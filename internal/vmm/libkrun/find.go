@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -30,9 +32,9 @@ func (d *Driver) find(ctx context.Context, named string) error {
 			return errWorker(err)
 		}
 	}
-	names := libraries
-	if named != "" {
-		names = []string{named}
+	names := []string{named}
+	if named == "" {
+		names = append(beside(d.worker), libraries...)
 	}
 	var absent []error
 	for _, name := range names {
@@ -57,6 +59,19 @@ func (d *Driver) find(ctx context.Context, named string) error {
 		return nil
 	}
 	return errLibrary(named, errors.Join(absent...))
+}
+
+// beside returns where an installation keeps libraries that it has brought along.
+func beside(program string) []string {
+	dir := filepath.Dir(program)
+	var found []string
+	for _, lib := range []string{dir, filepath.Join(dir, "..", "lib", "aegisvm"), filepath.Join(dir, "..", "lib")} {
+		path := filepath.Join(lib, libraryName)
+		if _, err := os.Stat(path); err == nil {
+			found = append(found, path)
+		}
+	}
+	return found
 }
 
 // maxFacts bounds what a worker may say about a library.

@@ -13,13 +13,14 @@ import (
 
 const (
 	accel       = "hvf"
+	libraryName = "libkrun.1.dylib"
 	installHint = "brew tap slp/krun && brew install libkrun"
 )
 
 // libraries are tried in this order: Homebrew's places, on Apple's processors and by
 // hand, and the loader's own.
 var libraries = []string{
-	"/opt/homebrew/lib/libkrun.1.dylib", "/usr/local/lib/libkrun.1.dylib", "libkrun.1.dylib",
+	"/opt/homebrew/lib/" + libraryName, "/usr/local/lib/" + libraryName, libraryName,
 }
 
 // environment is a worker's.

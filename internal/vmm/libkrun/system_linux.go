@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	accel = "kvm"
+	accel       = "kvm"
+	libraryName = "libkrun.so.1"
 
 	installHint = "install libkrun from your distribution (Fedora and Debian sid have it as libkrun1 or libkrun)"
 
@@ -28,10 +29,7 @@ const (
 
 // libraries are tried in this order. The dynamic loader knows where packages install
 // them; not all builds from source are where it looks.
-var libraries = []string{
-	"libkrun.so.1", "/usr/local/lib64/libkrun.so.1", "/usr/local/lib/libkrun.so.1",
-	"/usr/local/lib/aegisvm/libkrun.so.1", "/usr/lib/aegisvm/libkrun.so.1",
-}
+var libraries = []string{libraryName, "/usr/local/lib64/" + libraryName, "/usr/local/lib/" + libraryName}
 
 // environment is a worker's.
 func environment() []string { return []string{"PATH=/usr/bin:/bin", "LC_ALL=C"} }

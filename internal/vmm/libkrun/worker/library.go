@@ -104,6 +104,19 @@ func (f *failure) Error() string { return fmt.Sprintf("%s: %v", f.function, f.er
 
 func (f *failure) Unwrap() error { return f.errno }
 
+// abortAtOnce makes abort(3), which is how libkrun ends over a defect, end the process
+// as it does in other programs. Go's runtime would first print all it knows of its own
+// threads after libkrun's last words.
+func abortAtOnce() {
+	at, err := purego.Dlsym(purego.RTLD_DEFAULT, "signal")
+	if err != nil {
+		return // then more is printed
+	}
+	var signal func(number int32, handler uintptr) uintptr
+	purego.RegisterFunc(&signal, at)
+	signal(int32(syscall.SIGABRT), 0) // SIG_DFL
+}
+
 // check turns what a function has returned into an error.
 func check(function string, result int32) error {
 	if result >= 0 {

@@ -169,6 +169,7 @@ func (v *vm) enter() error {
 	for _, p := range v.ports {
 		all.Go(p.run)
 	}
+	abortAtOnce()
 	runtime.LockOSThread() // it is libkrun's from here on
 	err = check("krun_start_enter", v.lib.enter(v.ctx))
 	closeAll(life)
