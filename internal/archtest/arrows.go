@@ -77,7 +77,9 @@ var arrows = map[string][]string{
 	"internal/gateway": {"client"},
 
 	// Wiring that the daemon shares with `aegis doctor`.
-	"internal/drivers": {"internal/config", "internal/doctor", "internal/kernel", "internal/vmm", "internal/vmm/qemu", "internal/vmm/cloudhypervisor"},
+	"internal/drivers": {
+		"internal/config", "internal/doctor", "internal/kernel", "internal/vmm", "internal/vmm/cloudhypervisor", "internal/vmm/libkrun", "internal/vmm/qemu",
+	},
 
 	// Wiring for `aegis bench`, which measures what the daemon wires, and floors without it.
 	"internal/bench": append([]string{

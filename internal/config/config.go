@@ -27,6 +27,7 @@ type Config struct {
 	CloudHypervisor       string
 	CloudHypervisorURL    string
 	CloudHypervisorSHA256 string
+	Libkrun               string // the library, a name or a path; "" is where packages install it
 
 	Memory size.Bytes // of an instance that asks for nothing else
 	CPUs   int
@@ -76,6 +77,7 @@ const (
 	VMMQEMU VMM = "qemu"
 
 	VMMCloudHypervisor VMM = "cloud-hypervisor" // KVM only
+	VMMLibkrun         VMM = "libkrun"          // which is a library
 )
 
 // Switch turns something on or off.

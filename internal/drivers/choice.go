@@ -21,7 +21,8 @@ type preference struct {
 // preferences are in order for each system: the best first, and last the one whose
 // error is told where none works.
 var preferences = map[string][]preference{
-	"linux": {{config.VMMCloudHypervisor, hasCloudHypervisor}, {config.VMMQEMU, nil}},
+	"linux":  {{config.VMMCloudHypervisor, hasCloudHypervisor}, {config.VMMQEMU, nil}},
+	"darwin": {{config.VMMLibkrun, nil}, {config.VMMQEMU, nil}},
 }
 
 // preferred returns the order of the system that this is.

@@ -11,6 +11,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/kernel"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 	"github.com/xfeldman/aegisvm/internal/vmm/cloudhypervisor"
+	"github.com/xfeldman/aegisvm/internal/vmm/libkrun"
 	"github.com/xfeldman/aegisvm/internal/vmm/qemu"
 )
 
@@ -18,6 +19,7 @@ import (
 var open = map[config.VMM]opener{
 	config.VMMQEMU:            openQEMU,
 	config.VMMCloudHypervisor: openCloudHypervisor,
+	config.VMMLibkrun:         openLibkrun,
 }
 
 // opener opens a driver. It fails where the host cannot run it.
@@ -38,6 +40,14 @@ func guestKernel(conf *config.Config) string {
 		return ""
 	}
 	return k.Image
+}
+
+func openLibkrun(ctx context.Context, conf *config.Config, log *slog.Logger) (vmm.Driver, error) {
+	d, err := libkrun.Open(ctx, libkrun.Options{Library: conf.Libkrun, Kernel: guestKernel(conf), Account: conf.VMUser, Log: log})
+	if err != nil {
+		return nil, err // not a nil *Driver in a non-nil interface
+	}
+	return d, nil
 }
 
 func openQEMU(ctx context.Context, conf *config.Config, log *slog.Logger) (vmm.Driver, error) {

@@ -35,6 +35,13 @@ const (
 	// with the same image can be a clone, whatever is on its disk.
 	TemplateArg = "aegis.template"
 
+	// DisksArg tells the names of the disks, in their order and joined by commas, to guests
+	// of a VMM that cannot give disks serial numbers.
+	DisksArg = "aegis.disks"
+
+	// RestartArg tells the guest that it ends by a restart: its VMM has no power switch.
+	RestartArg = "aegis.end=restart"
+
 	// RuntimeArg is for the Go runtime of PID 1, which gets what the kernel does not know on its
 	// command line as environment: signals that interrupt what takes long cost an emulated
 	// guest more than it takes.

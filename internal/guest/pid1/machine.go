@@ -205,8 +205,10 @@ func (m *machine) PowerOff() {
 		// Freezing writes the journal out: the disk is as clean as after umount.
 		_ = unix.IoctlSetInt(int(m.state.Fd()), fiFreeze, 0) // sync has done the essential part
 	}
-	err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-	console("power off: %v", err)
+	if !onCommandLine(guestproto.RestartArg) { // a kernel without a power switch would halt, for ever
+		err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+		console("power off: %v", err)
+	}
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) // VMMs end a VM that restarts
 }
 

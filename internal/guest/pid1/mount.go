@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xfeldman/aegisvm/internal/guestproto"
 )
 
 // mount is one call of mount(2).
@@ -85,7 +87,8 @@ func mountPoint(path string) error {
 	return nil
 }
 
-// blockDevice returns the device whose serial number is name.
+// blockDevice returns the device whose serial number is name, or the one that the
+// command line calls so.
 func blockDevice(name string) (string, bool) {
 	serials, _ := filepath.Glob("/sys/block/*/serial") // the pattern is good
 	for _, path := range serials {
@@ -94,5 +97,9 @@ func blockDevice(name string) (string, bool) {
 			return "/dev/" + filepath.Base(filepath.Dir(path)), true
 		}
 	}
-	return "", false
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return "", false
+	}
+	return guestproto.DiskDevice(string(line), name)
 }

@@ -47,6 +47,9 @@ func run() error {
 	}
 	switch word {
 	case vmmtest.PowerOff:
+		if line, err := os.ReadFile("/proc/cmdline"); err == nil && strings.Contains(string(line), guestproto.RestartArg) {
+			return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+		}
 		return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	case vmmtest.Reboot:
 		return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
