@@ -130,6 +130,9 @@ func (h *host) aegis(args ...string) *exec.Cmd {
 func (h *host) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(h.bin, "aegis"), args...)
 	cmd.Env = append(os.Environ(), "AEGIS_HOME="+h.home, "NO_COLOR=1", "AEGIS_ROUTER=off")
+	if vmm := os.Getenv("AEGIS_TEST_VMM"); vmm != "" {
+		cmd.Env = append(cmd.Env, "AEGIS_VMM="+vmm)
+	}
 	cmd.Env = append(cmd.Env, h.env...)
 	if h.uid != 0 {
 		h.become(cmd)

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Where things are in the lab. On its disk there are hard links, which make the homes of
+// tests out of one; the share has what must outlive the machine.
+const (
+	share = "/workspace"
+	lab   = "/lab"
+)
+
+// Names in the share.
+const (
+	planName    = "plan.json"
+	resultsName = "results.json" // one outcome a line
+	goName      = "go"
+)
+
+// jobGrace is what a job gets to end by itself at its timeout, which package testing minds.
+const jobGrace = 30 * time.Second
+
+func runInside(ctx context.Context) error {
+	var p plan
+	b, err := os.ReadFile(filepath.Join(share, planName))
+	if err == nil {
+		err = json.Unmarshal(b, &p)
+	}
+	if err != nil {
+		return fmt.Errorf("read the plan: %w", err)
+	}
+	if err := prepare(ctx); err != nil {
+		return err
+	}
+	if err := report(ctx); err != nil {
+		return err
+	}
+	results, err := os.Create(filepath.Join(share, resultsName))
+	if err != nil {
+		return err
+	}
+	defer results.Close() //nolint:errcheck // each line is written as it is
+	for _, j := range p.Jobs {
+		begin := time.Now()
+		fmt.Printf("== %v\n", &j)
+		if err := j.run(ctx, json.NewEncoder(results)); err != nil {
+			return err
+		}
+		fmt.Printf("== %v took %v\n", &j, time.Since(begin).Round(time.Second))
+	}
+	return nil
+}
+
+// prepare makes the lab a host as those are that tests know.
+func prepare(ctx context.Context) error {
+	begin := time.Now()
+	for _, dir := range []string{"home", "bin", "tests", "lib", "built"} {
+		if out, err := exec.CommandContext(ctx, "cp", "-a", filepath.Join(share, dir), filepath.Join(lab, dir)).CombinedOutput(); err != nil {
+			return fmt.Errorf("copy %s into the lab: %w: %s", dir, err, out)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := os.Symlink(self, filepath.Join(lab, "built", goName)); err != nil {
+		return err
+	}
+	// As udev does it; without it the device is root's alone, and VMMs are not root.
+	err = errors.Join(os.Chown("/dev/kvm", 0, kvmGroup), os.Chmod("/dev/kvm", 0o660))
+	if err != nil {
+		return fmt.Errorf("the lab has no KVM: %w", err)
+	}
+	fmt.Printf("prepared in %v\n", time.Since(begin).Round(time.Second))
+	return nil
+}
+
+// kvmGroup is the group of /dev/kvm, whichever number that has.
+const kvmGroup = 997
+
+// report tells what the lab is made of, and refuses one without working KVM: tests in it would
+// pass under emulation.
+func report(ctx context.Context) error {
+	for _, command := range []string{
+		"uname -sr", "cat /etc/debian_version", "nproc", "grep -m1 'model name' /proc/cpuinfo", "qemu-system-x86_64 --version | head -1",
+		"dmesg | grep -i 'kvm' || true",
+	} {
+		out, err := exec.CommandContext(ctx, "sh", "-c", command).CombinedOutput()
+		fmt.Printf("%s: %s", command, out)
+		if err != nil {
+			return fmt.Errorf("%s: %w", command, err)
+		}
+	}
+	begin := time.Now()
+	cmd := exec.CommandContext(ctx, filepath.Join(lab, "bin", "aegis"), "doctor")
+	cmd.Env = append(environment(), "AEGIS_HOME="+filepath.Join(lab, "home"))
+	out, err := cmd.CombinedOutput()
+	fmt.Printf("aegis doctor, after %v:\n%s", time.Since(begin).Round(time.Millisecond), out)
+	if err == nil && !bytes.Contains(out, []byte("hardware")) {
+		err = errors.New("machines do not run on KVM in the lab")
+	}
+	return err
+}
+
+// environment is that of the lab's programs.
+func environment() []string {
+	return append(os.Environ(),
+		"PATH="+strings.Join([]string{filepath.Join(lab, "built"), filepath.Join(lab, "lib"), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, ":"),
+		"HOME=/root", "TMPDIR=/var/tmp",
+		"AEGIS_REQUIRE_VM=1", "AEGIS_TEST_HOME="+filepath.Join(lab, "home"), "AEGIS_TEST_BIN="+filepath.Join(lab, "bin"),
+		"AEGIS_TEST_ACCEL=kvm", "AEGIS_LIB="+filepath.Join(lab, "lib"),
+	)
+}
+
+// run runs a job to its end or its timeout.
+func (j *job) run(ctx context.Context, results *json.Encoder) error {
+	log, err := os.Create(filepath.Join(share, "out", j.file()+".log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close() //nolint:errcheck // written as it comes
+	ctx, cancel := context.WithTimeoutCause(ctx, j.Timeout+jobGrace, errors.New("it hangs"))
+	defer cancel()
+	dir := filepath.Join(lab, "tests", filepath.Base(j.Package))
+	args := []string{"-test.v", "-test.timeout", j.Timeout.String(), "-test.run", j.Pattern}
+	if j.Skip != "" {
+		args = append(args, "-test.skip", j.Skip)
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(dir, testName), args...)
+	cmd.Dir, cmd.Env = dir, append(environment(), "AEGIS_TEST_VMM="+j.Driver)
+	cmd.WaitDelay = jobGrace // children may hold its output open
+	out, feed := io.Pipe()
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(log, feed), log
+	read := make(chan error, 1)
+	go func() {
+		read <- readOutcomes(j.String(), out, func(o outcome) {
+			fmt.Printf("%-5s %-50s %v\n", o.Result, o.Test, o.Took.Round(10*time.Millisecond))
+			_ = results.Encode(o) // told above
+		})
+		_, _ = io.Copy(io.Discard, out) // the job goes on where a line was too long
+	}()
+	ran := cmd.Run()
+	_ = feed.Close() // never fails
+	if err := <-read; err != nil {
+		return err
+	}
+	if ran != nil {
+		// Its tests have said so; one that hangs or dies is none of them.
+		return results.Encode(outcome{Job: j.String(), Test: "(the run)", Result: "fail: " + ran.Error()})
+	}
+	return nil
+}
+
+// handOut is what tests of the lab have for go: "go build ... -o FILE PACKAGE" copies what was
+// built of the package by the lab's other end.
+func handOut(args []string) error {
+	if len(args) < 2 || args[0] != "build" {
+		return fmt.Errorf("go %q: in the lab there is only go build", args)
+	}
+	to := ""
+	for i, a := range args[:len(args)-1] {
+		if a == "-o" {
+			to = args[i+1]
+		}
+	}
+	name := filepath.Base(args[len(args)-1])
+	for _, dir := range []string{"built", "bin"} {
+		b, err := os.ReadFile(filepath.Join(lab, dir, name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(to, b, 0o755) //nolint:gosec // it is run
+	}
+	return fmt.Errorf("%s was not built for the lab", name)
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// outcome is what a test came to.
+type outcome struct {
+	Job, Test string
+	Result    string        // "pass", "fail", "skip", or why there is none
+	Took      time.Duration // in the lab, whose clock is the host's
+}
+
+// good tells whether it is what one wants.
+func (o *outcome) good() bool { return o.Result == "pass" }
+
+// verdict is how package testing reports a test or a part of one.
+var verdict = regexp.MustCompile(`^( *)--- (PASS|FAIL|SKIP): (\S+) \(([0-9.]+)s\)`)
+
+// depth is how far parts of tests are told apart in the table: a conformance suite is one test
+// with a part for each promise.
+const depth = 1
+
+// readOutcomes picks the outcomes out of what a test binary prints, and passes each on at once.
+func readOutcomes(job string, r io.Reader, each func(outcome)) error {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		m := verdict.FindStringSubmatch(lines.Text())
+		if m == nil || len(m[1]) > 4*depth {
+			continue
+		}
+		took, err := time.ParseDuration(m[4] + "s")
+		if err != nil {
+			continue // not testing's
+		}
+		each(outcome{Job: job, Test: m[3], Result: strings.ToLower(m[2]), Took: took})
+	}
+	return lines.Err()
+}
+
+// printTable writes a line for each test, and tells what was left out. It returns how many
+// tests did not pass; one that was skipped did not.
+func printTable(w io.Writer, all []outcome, leftOut []string) (bad int) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(t, "DRIVER\tTESTS\tTEST\tRESULT\tTOOK") // to a buffer
+	for _, o := range all {
+		driver, tests, _ := strings.Cut(o.Job, "/")
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%v\n", driver, tests, o.Test, o.Result, o.Took.Round(time.Millisecond)) // as above
+		if !o.good() {
+			bad++
+		}
+	}
+	_ = t.Flush() // a table that nobody reads
+	for _, why := range leftOut {
+		_, _ = fmt.Fprintln(w, "left out:", why) // as above
+	}
+	return bad
+}
