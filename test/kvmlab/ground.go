@@ -51,13 +51,12 @@ func (o *outer) fill(ctx context.Context, root string, p *plan) error {
 	for _, c := range [][]string{
 		{"go", "build", "-trimpath", "-o", filepath.Join(o.share(), "kvmlab"), "./test/kvmlab"},
 		{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(o.share(), "built", "guestinit"), "./internal/vmm/vmmtest/guestinit"},
-		{"cp", "-a", "--reflink=auto", o.bin, filepath.Join(o.share(), "bin")},
 	} {
 		if err := build(ctx, root, c...); err != nil {
 			return err
 		}
 	}
-	if err := o.copyHome(ctx, root); err != nil {
+	if err := errors.Join(o.copyPrograms(ctx, root), o.copyHome(ctx, root)); err != nil {
 		return err
 	}
 	for _, j := range p.Jobs {
@@ -70,11 +69,31 @@ func (o *outer) fill(ctx context.Context, root string, p *plan) error {
 
 // copyHome takes the kernel and the images of the ready home along.
 func (o *outer) copyHome(ctx context.Context, root string) error {
-	if err := os.MkdirAll(filepath.Join(o.share(), "home", "data"), 0o700); err != nil {
+	home := paths.Home(filepath.Join(o.share(), "home"))
+	if err := home.Create(); err != nil {
 		return err
 	}
-	for _, dir := range []string{"kernel", "data/images"} {
-		if err := build(ctx, root, "cp", "-a", "--sparse=always", filepath.Join(o.ready, dir), filepath.Join(o.share(), "home", dir)); err != nil {
+	if _, err := kernel.CopySlim(paths.Home(o.ready), home); err != nil {
+		return err
+	}
+	return build(ctx, root, "cp", "-a", "--sparse=always", paths.Home(o.ready).Images()+"/.", home.Images())
+}
+
+// labPrograms is what of AegisVM the tests start; the rest is of no use in the lab.
+var labPrograms = []string{"aegis", "aegisd", "aegis-harness", "aegis-mcp-guest", "aegis-vmm-worker"}
+
+// copyPrograms takes the programs under test along.
+func (o *outer) copyPrograms(ctx context.Context, root string) error {
+	dir := filepath.Join(o.share(), "bin")
+	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // as above
+		return err
+	}
+	for _, name := range labPrograms {
+		path := filepath.Join(o.bin, name)
+		if _, err := os.Stat(path); err != nil {
+			continue // this tree has no such program; a test that wants it says so
+		}
+		if err := build(ctx, root, "cp", "-a", path, dir); err != nil {
 			return err
 		}
 	}
@@ -90,7 +109,7 @@ func (o *outer) compile(ctx context.Context, root, pkg string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // as above
 		return err
 	}
-	if err := build(ctx, root, "go", "test", "-c", "-tags", "integration", "-o", filepath.Join(dir, testName), "./"+pkg); err != nil {
+	if err := build(ctx, root, "go", "test", "-c", "-tags", "integration", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, testName), "./"+pkg); err != nil {
 		return err
 	}
 	data := filepath.Join(root, pkg, "testdata")
@@ -201,15 +220,9 @@ func (o *outer) ensureImage(ctx context.Context) (string, error) {
 	return name, o.aegis(ctx, "image", "import", archive, name).Run()
 }
 
+// has tells whether the lab's home has an image.
 func (o *outer) has(ctx context.Context, name string) bool {
-	cmd := o.aegis(ctx, "image", "list")
-	cmd.Stdout = nil
-	out, err := cmd.Output()
-	repository, tag, _ := strings.Cut(name, ":")
-	for line := range strings.Lines(string(out)) {
-		if f := strings.Fields(line); err == nil && len(f) > 1 && strings.Contains(line, repository) && strings.Contains(line, tag) {
-			return true
-		}
-	}
-	return false
+	cmd := o.aegis(ctx, "image", "inspect", name)
+	cmd.Stdout, cmd.Stderr = nil, nil
+	return cmd.Run() == nil
 }

@@ -65,10 +65,14 @@ func runInside(ctx context.Context) error {
 // prepare makes the lab a host as those are that tests know.
 func prepare(ctx context.Context) error {
 	begin := time.Now()
+	if err := os.Mkdir(lab, 0o755); err != nil { //nolint:gosec // VMMs of another user reach into it
+		return err
+	}
 	for _, dir := range []string{"home", "bin", "tests", "lib", "built"} {
 		if out, err := exec.CommandContext(ctx, "cp", "-a", filepath.Join(share, dir), filepath.Join(lab, dir)).CombinedOutput(); err != nil {
 			return fmt.Errorf("copy %s into the lab: %w: %s", dir, err, out)
 		}
+		fmt.Printf("%s is in the lab after %v\n", dir, time.Since(begin).Round(100*time.Millisecond))
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -82,7 +86,6 @@ func prepare(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the lab has no KVM: %w", err)
 	}
-	fmt.Printf("prepared in %v\n", time.Since(begin).Round(time.Second))
 	return nil
 }
 
@@ -145,7 +148,7 @@ func (j *job) run(ctx context.Context, results *json.Encoder) error {
 	read := make(chan error, 1)
 	go func() {
 		read <- readOutcomes(j.String(), out, func(o outcome) {
-			fmt.Printf("%-5s %-50s %v\n", o.Result, o.Test, o.Took.Round(10*time.Millisecond))
+			fmt.Printf("%-10s %-50s %v\n", o.Result, o.Test, o.Took.Round(10*time.Millisecond))
 			_ = results.Encode(o) // told above
 		})
 		_, _ = io.Copy(io.Discard, out) // the job goes on where a line was too long

@@ -56,6 +56,9 @@ func (o *outer) run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, labTimeout, fmt.Errorf("the lab took more than %v", labTimeout))
 	defer cancel()
 	defer func() { err = errors.Join(err, o.down(context.WithoutCancel(ctx))) }()
+	if err := o.aegis(ctx, "up").Run(); err != nil {
+		return err
+	}
 	image, err := o.ensureImage(ctx)
 	if err != nil || o.prepare {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -13,34 +14,47 @@ import (
 // outcome is what a test came to.
 type outcome struct {
 	Job, Test string
-	Result    string        // "pass", "fail", "skip", or why there is none
+	Result    string        // "pass", "fail", "skip", "unfinished", or why there is none
 	Took      time.Duration // in the lab, whose clock is the host's
 }
 
 // good tells whether it is what one wants.
 func (o *outcome) good() bool { return o.Result == "pass" }
 
-// verdict is how package testing reports a test or a part of one.
-var verdict = regexp.MustCompile(`^( *)--- (PASS|FAIL|SKIP): (\S+) \(([0-9.]+)s\)`)
+// What package testing says of a test or a part of one: when it begins, and at its end, of which
+// the parts' are told with the whole one's.
+var (
+	begun   = regexp.MustCompile(`^=== RUN +(\S+)`)
+	verdict = regexp.MustCompile(`^ *--- (PASS|FAIL|SKIP): (\S+) \(([0-9.]+)s\)`)
+)
 
 // depth is how far parts of tests are told apart in the table: a conformance suite is one test
 // with a part for each promise.
 const depth = 1
 
-// readOutcomes picks the outcomes out of what a test binary prints, and passes each on at once.
+// readOutcomes picks the outcomes out of what a test binary prints, and passes each on. At the end
+// come those that have begun and of whose end nothing was heard.
 func readOutcomes(job string, r io.Reader, each func(outcome)) error {
+	var open []string
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
+		if m := begun.FindStringSubmatch(lines.Text()); m != nil && strings.Count(m[1], "/") <= depth {
+			open = append(open, m[1])
+		}
 		m := verdict.FindStringSubmatch(lines.Text())
-		if m == nil || len(m[1]) > 4*depth {
+		if m == nil || strings.Count(m[2], "/") > depth {
 			continue
 		}
-		took, err := time.ParseDuration(m[4] + "s")
-		if err != nil {
+		took, err := time.ParseDuration(m[3] + "s")
+		if err != nil || !slices.Contains(open, m[2]) {
 			continue // not testing's
 		}
-		each(outcome{Job: job, Test: m[3], Result: strings.ToLower(m[2]), Took: took})
+		open = slices.DeleteFunc(open, func(name string) bool { return name == m[2] })
+		each(outcome{Job: job, Test: m[2], Result: strings.ToLower(m[1]), Took: took})
+	}
+	for _, name := range open {
+		each(outcome{Job: job, Test: name, Result: "unfinished"})
 	}
 	return lines.Err()
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -35,6 +36,9 @@ const (
 func (d *Driver) chooseAccel(ctx context.Context, o Options) (Accel, string, error) {
 	if o.Accel == TCG {
 		return TCG, "emulation was asked for (AEGIS_ACCEL=tcg)", nil
+	}
+	if d.arch != runtime.GOARCH {
+		return TCG, "emulation, as guests are of another architecture than this host", nil
 	}
 	kvm, err := os.OpenFile(kvmDevice, os.O_RDWR, 0)
 	closeAll(kvm)

@@ -31,6 +31,7 @@ func ParseAccel(s string) (Accel, error) {
 type Options struct {
 	Binary string // program name or path; "" is qemu-system-<arch> in PATH
 	Accel  Accel  // "" is Auto
+	Arch   string // of guests, as in runtime.GOARCH; "" is this host's, and another's can only be emulated
 	Kernel string // path of the kernel that Auto tries KVM with; without one Auto is TCG
 	// Verdicts is the folder that remembers whether KVM works; "" is one for each user
 	// of this host, shared by all homes.
