@@ -66,6 +66,7 @@ check-clients: build ## MCP clients that are not written in Go, in real VMs
 
 .PHONY: stress
 stress: test-home ## the full forms of the heavy tests
+	@scripts/ensure-tools stress
 	AEGIS_REQUIRE_VM=1 AEGIS_STRESS=1 AEGIS_TEST_HOME=$(TEST_HOME) AEGIS_TEST_BIN=$(BIN) \
 		$(GO) test -tags integration -count=1 -timeout 150m -p 1 -v -run "$$(scripts/integration-tests)" $$(scripts/integration-packages)
 

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -40,7 +41,7 @@ func (d *Driver) chooseAccel(ctx context.Context, o Options) (Accel, string, err
 	if d.arch != runtime.GOARCH {
 		return TCG, "emulation, as guests are of another architecture than this host", nil
 	}
-	kvm, err := os.OpenFile(kvmDevice, os.O_RDWR, 0)
+	kvm, err := os.OpenFile(cmp.Or(o.kvm, kvmDevice), os.O_RDWR, 0)
 	closeAll(kvm)
 	switch {
 	case o.Accel == KVM && err != nil:

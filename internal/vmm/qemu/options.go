@@ -39,5 +39,7 @@ type Options struct {
 	// Account is the user that VMMs run as when the daemon is root: a name that must
 	// exist, or "" for aegis-vm if it exists and else a fixed unprivileged number.
 	Account string
+
+	kvm string // the device of KVM, "" being the kernel's: a test has one that does not work
 	Log     *slog.Logger // nil is none
 }

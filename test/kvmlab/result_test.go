@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What package testing prints of a run that hangs in its last test, and of a guest that prints
+// the same by itself.
+const printed = `=== RUN   TestA
+=== RUN   TestA/one
+    a_test.go:1: said
+=== RUN   TestA/one/deep
+=== RUN   TestA/two
+--- PASS: TestNobodys (0.00s)
+--- FAIL: TestA (2.50s)
+    --- PASS: TestA/one (1.00s)
+        --- PASS: TestA/one/deep (0.10s)
+    --- FAIL: TestA/two (1.50s)
+=== RUN   TestB
+--- SKIP: TestB (0.00s)
+=== RUN   TestC
+panic: test timed out after 10m0s
+`
+
+func TestReadOutcomes(t *testing.T) {
+	var got []outcome
+	if err := readOutcomes("qemu/contract", strings.NewReader(printed), func(o outcome) { got = append(got, o) }); err != nil {
+		t.Fatal(err)
+	}
+	want := []outcome{
+		{"qemu/contract", "TestA", "fail", 2500 * time.Millisecond},
+		{"qemu/contract", "TestA/one", "pass", time.Second},
+		{"qemu/contract", "TestA/two", "fail", 1500 * time.Millisecond},
+		{"qemu/contract", "TestB", "skip", 0},
+		{"qemu/contract", "TestC", "unfinished", 0},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v\nwant %+v", got, want)
+	}
+	var table bytes.Buffer
+	if bad := printTable(&table, got, []string{"libkrun: not here"}); bad != 4 {
+		t.Errorf("%d of them are bad", bad)
+	}
+	for _, line := range []string{"qemu    contract  TestA/one  pass        1s\n", "qemu    contract  TestC      unfinished  0s\n", "left out: libkrun: not here\n"} {
+		if !strings.Contains(table.String(), line) {
+			t.Errorf("%q is not in\n%s", line, &table)
+		}
+	}
+}
+
+func TestPlan(t *testing.T) {
+	const root = "../.."
+	for variable, path := range map[string]string{"AEGIS_LAB_CLOUD_HYPERVISOR": "/no/such", "AEGIS_LAB_LIBKRUN": ""} {
+		t.Setenv(variable, path)
+	}
+	p := makePlan(root, "")
+	if len(p.Jobs) != 2 || p.Jobs[0].String() != "qemu/contract" || p.Jobs[1].String() != "qemu/e2e" {
+		t.Errorf("jobs %+v", p.Jobs)
+	}
+	// What is not there is told, whichever it is: the driver or its VMM.
+	for _, driver := range []string{"cloud-hypervisor", "libkrun"} {
+		if !slices.ContainsFunc(p.LeftOut, func(why string) bool { return strings.HasPrefix(why, driver+": ") }) {
+			t.Errorf("of %s nothing is told: %q", driver, p.LeftOut)
+		}
+	}
+	if p = makePlan(root, "e2e"); len(p.Jobs) != 1 || !slices.Contains(p.LeftOut, "qemu/contract: not asked for") {
+		t.Errorf("asked for e2e: %+v, %q", p.Jobs, p.LeftOut)
+	}
+}
+
+// TestEndToEndExists: a test that was renamed would be left out of the lab without a word.
+func TestEndToEndExists(t *testing.T) {
+	for pkg, pattern := range map[string][]string{
+		"../e2e":                  endToEnd,
+		"../../internal/vmm/qemu": strings.Split(strings.Trim(candidates[0].contract, "^()$"), "|"),
+	} {
+		source := sources(t, pkg)
+		for _, name := range pattern {
+			if !strings.Contains(source, "\nfunc "+name+"(t *testing.T) {") {
+				t.Errorf("%s has no %s", pkg, name)
+			}
+		}
+	}
+}
+
+// sources returns the tests of a package that boot VMs.
+func sources(t *testing.T, pkg string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(pkg, "*_integration_test.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	var all strings.Builder
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(b)
+	}
+	return all.String()
+}
