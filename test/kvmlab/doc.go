@@ -7,13 +7,13 @@
 //
 //	host                      kvmlab: builds the lab's image from Debian's packages, compiles
 //	                          the tests, makes the plan, starts the machine, prints the table
-//	└─ the lab (QEMU, TCG)    kvmlab -inside: copies programs and tests from /workspace, runs the
-//	   │                      plan's jobs one after the other, writes what each test came to
+//	└─ the lab (QEMU, TCG)    kvmlab -inside: runs the plan's jobs one after the other, writes
+//	   │                      what each test came to
 //	   └─ VMs (KVM)           what the tests start
 //
-// The program is both ends. They share a folder, /workspace in the lab: the plan, the test
-// home and the programs go in, logs and results come out as they are written, so that a lab
-// that dies leaves what it knew.
+// The program is both ends. What goes in, the test home, programs and compiled tests, is a
+// disk. They share a folder, /workspace in the lab: the plan goes in, logs and results come
+// out as they are written, so that a lab that dies leaves what it knew.
 //
 // Tests build what their guests run, with go, which the lab has not: there the program is
 // "go", too, and hands out what the host's end has built.

@@ -20,6 +20,8 @@ import (
 const (
 	testName    = "test"          // a package's tests, compiled
 	wrapperName = "qemu-with-svm" // what starts the lab's QEMU
+	diskName    = "payload.img"   // the payload as the lab has it
+	payloadSize = "2G"            // of which nothing is written that is not needed
 )
 
 // labModules is what the lab's kernel loads besides what all machines do: KVM, and the
@@ -31,13 +33,13 @@ var labPackages = []string{
 	"ca-certificates", "e2fsprogs", "iproute2", "kmod", "procps", "python3-minimal", "qemu-system-x86",
 }
 
-// fill makes the share anew: what goes in is of this tree and of now.
+// fill makes the share and the payload anew: what goes in is of this tree and of now.
 func (o *outer) fill(ctx context.Context, root string, p *plan) error {
-	if err := os.RemoveAll(o.share()); err != nil {
+	if err := errors.Join(os.RemoveAll(o.share()), os.RemoveAll(o.payload())); err != nil {
 		return err
 	}
-	for _, dir := range []string{"out", "tests", "lib", "built"} {
-		if err := os.MkdirAll(filepath.Join(o.share(), dir), 0o755); err != nil { //nolint:gosec // VMMs of another user reach into it
+	for _, dir := range []string{filepath.Join(o.share(), "out"), o.payload("tests"), o.payload("lib"), o.payload("built")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // VMMs of another user reach into it
 			return err
 		}
 	}
@@ -50,7 +52,7 @@ func (o *outer) fill(ctx context.Context, root string, p *plan) error {
 	}
 	for _, c := range [][]string{
 		{"go", "build", "-trimpath", "-o", filepath.Join(o.share(), "kvmlab"), "./test/kvmlab"},
-		{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(o.share(), "built", "guestinit"), "./internal/vmm/vmmtest/guestinit"},
+		{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", o.payload("built", "guestinit"), "./internal/vmm/vmmtest/guestinit"},
 	} {
 		if err := build(ctx, root, c...); err != nil {
 			return err
@@ -64,12 +66,17 @@ func (o *outer) fill(ctx context.Context, root string, p *plan) error {
 			return err
 		}
 	}
-	return o.copyVMMs(ctx, root)
+	if err := o.copyVMMs(ctx, root); err != nil {
+		return err
+	}
+	// By the workspace, over an emulated network, it would take minutes.
+	disk := filepath.Join(o.state, diskName)
+	return errors.Join(os.RemoveAll(disk), build(ctx, root, "mke2fs", "-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-d", o.payload(), disk, payloadSize))
 }
 
 // copyHome takes the kernel and the images of the ready home along.
 func (o *outer) copyHome(ctx context.Context, root string) error {
-	home := paths.Home(filepath.Join(o.share(), "home"))
+	home := paths.Home(o.payload("home"))
 	if err := home.Create(); err != nil {
 		return err
 	}
@@ -84,7 +91,7 @@ var labPrograms = []string{"aegis", "aegisd", "aegis-harness", "aegis-mcp-guest"
 
 // copyPrograms takes the programs under test along.
 func (o *outer) copyPrograms(ctx context.Context, root string) error {
-	dir := filepath.Join(o.share(), "bin")
+	dir := o.payload("bin")
 	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // as above
 		return err
 	}
@@ -102,7 +109,7 @@ func (o *outer) copyPrograms(ctx context.Context, root string) error {
 
 // compile makes the tests of a package a program, beside the files that they read.
 func (o *outer) compile(ctx context.Context, root, pkg string) error {
-	dir := filepath.Join(o.share(), "tests", filepath.Base(pkg))
+	dir := o.payload("tests", filepath.Base(pkg))
 	if _, err := os.Stat(dir); err == nil {
 		return nil // for another driver
 	}
@@ -121,7 +128,7 @@ func (o *outer) compile(ctx context.Context, root, pkg string) error {
 
 // copyVMMs takes those along that are not Debian's.
 func (o *outer) copyVMMs(ctx context.Context, root string) error {
-	lib := filepath.Join(o.share(), "lib")
+	lib := o.payload("lib")
 	if path := os.Getenv("AEGIS_LAB_CLOUD_HYPERVISOR"); path != "" {
 		if err := build(ctx, root, "cp", "-L", path, filepath.Join(lib, "cloud-hypervisor")); err != nil {
 			return err
@@ -174,15 +181,17 @@ func (o *outer) wrap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	quoted := "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	quote := func(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 	script := `#!/bin/sh
-# The driver asks for all that can be emulated, "max", but QEMU does not count SVM to it.
+# The driver asks for all that can be emulated, "max", but QEMU does not count SVM to it. And
+# it knows of no disk but the instance's.
 for arg; do
 	shift
 	[ "$arg" = max ] && arg=max,+svm
 	set -- "$@" "$arg"
 done
-exec ` + quoted + " \"$@\"\n"
+exec ` + quote(path) + ` "$@" -drive if=none,id=payload,format=raw,readonly=on,file=` + quote(strings.ReplaceAll(filepath.Join(o.state, diskName), ",", ",,")) +
+		" -device virtio-blk-device,drive=payload,serial=" + payloadSerial + "\n"
 	if err := os.WriteFile(filepath.Join(o.state, wrapperName), []byte(script), 0o755); err != nil { //nolint:gosec // it is run
 		return err
 	}

@@ -26,7 +26,7 @@ const stopGrace = 30 * time.Second
 
 // outer is the host's end.
 type outer struct {
-	state string // keeps home and share
+	state string // keeps home, share and payload
 	bin   string
 	ready string // a home that set-up has filled
 	only  string
@@ -36,6 +36,11 @@ type outer struct {
 
 func (o *outer) home() string  { return filepath.Join(o.state, "home") }
 func (o *outer) share() string { return filepath.Join(o.state, "share") }
+
+// payload is the folder of what the lab is given: the test home, programs, tests.
+func (o *outer) payload(names ...string) string {
+	return filepath.Join(append([]string{o.state, "payload"}, names...)...)
+}
 
 func (o *outer) run(ctx context.Context) (err error) {
 	root, err := output(ctx, ".", "go", "list", "-m", "-f", "{{.Dir}}")
