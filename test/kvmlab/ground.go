@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/xfeldman/aegisvm/internal/apt"
@@ -50,10 +51,13 @@ func (o *outer) fill(ctx context.Context, root string, p *plan) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range [][]string{
-		{"go", "build", "-trimpath", "-o", filepath.Join(o.share(), "kvmlab"), "./test/kvmlab"},
-		{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", o.payload("built", "guestinit"), "./internal/vmm/vmmtest/guestinit"},
-	} {
+	steps := [][]string{{"go", "build", "-trimpath", "-o", filepath.Join(o.share(), "kvmlab"), "./test/kvmlab"}}
+	for _, c := range built {
+		last := len(c) - 1
+		file := o.payload("built", builtName(c[0], c[last]))
+		steps = append(steps, slices.Concat([]string{"go"}, c[:last], []string{"-trimpath", "-ldflags=-s -w", "-o", file}, c[last:]))
+	}
+	for _, c := range steps {
 		if err := build(ctx, root, c...); err != nil {
 			return err
 		}

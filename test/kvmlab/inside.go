@@ -28,7 +28,6 @@ const (
 const (
 	planName    = "plan.json"
 	resultsName = "results.json" // one outcome a line
-	goName      = "go"
 )
 
 // jobGrace is what a job gets to end by itself at its timeout, which package testing minds.
@@ -184,30 +183,4 @@ func (j *job) run(ctx context.Context, results *json.Encoder) error {
 		return results.Encode(outcome{Job: j.String(), Test: "(the run)", Result: "fail: " + ran.Error()})
 	}
 	return nil
-}
-
-// handOut is what tests of the lab have for go: "go build ... -o FILE PACKAGE" copies what was
-// built of the package by the lab's other end.
-func handOut(args []string) error {
-	if len(args) < 2 || args[0] != "build" {
-		return fmt.Errorf("go %q: in the lab there is only go build", args)
-	}
-	to := ""
-	for i, a := range args[:len(args)-1] {
-		if a == "-o" {
-			to = args[i+1]
-		}
-	}
-	name := filepath.Base(args[len(args)-1])
-	for _, dir := range []string{"built", "bin"} {
-		b, err := os.ReadFile(filepath.Join(lab, dir, name))
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(to, b, 0o755) //nolint:gosec // it is run
-	}
-	return fmt.Errorf("%s was not built for the lab", name)
 }

@@ -26,7 +26,7 @@ func main() {
 
 func run(ctx context.Context) error {
 	if filepath.Base(os.Args[0]) == goName {
-		return handOut(os.Args[1:])
+		return handOut(os.Args[1:], filepath.Join(lab, "built"), filepath.Join(lab, "bin"))
 	}
 	inside := flag.Bool("inside", false, "be the end in the lab")
 	o := outer{}
