@@ -39,7 +39,7 @@ func (o *outer) fill(ctx context.Context, root string, p *plan) error {
 	if err := errors.Join(os.RemoveAll(o.share()), os.RemoveAll(o.payload())); err != nil {
 		return err
 	}
-	for _, dir := range []string{filepath.Join(o.share(), "out"), o.payload("tests"), o.payload("lib"), o.payload("built")} {
+	for _, dir := range []string{filepath.Join(o.share(), outName), o.payload("tests"), o.payload("lib"), o.payload("built")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // VMMs of another user reach into it
 			return err
 		}

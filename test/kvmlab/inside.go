@@ -26,8 +26,8 @@ const (
 
 // Names in the share.
 const (
-	planName    = "plan.json"
-	resultsName = "results.json" // one outcome a line
+	planName = "plan.json"
+	outName  = "out" // a folder with what each job printed, and how it ended
 )
 
 // jobGrace is what a job gets to end by itself at its timeout, which package testing minds.
@@ -48,15 +48,10 @@ func runInside(ctx context.Context) error {
 	if err := report(ctx); err != nil {
 		return err
 	}
-	results, err := os.Create(filepath.Join(share, resultsName))
-	if err != nil {
-		return err
-	}
-	defer results.Close() //nolint:errcheck // each line is written as it is
 	for _, j := range p.Jobs {
 		begin := time.Now()
 		fmt.Printf("== %v\n", &j)
-		if err := j.run(ctx, json.NewEncoder(results)); err != nil {
+		if err := j.run(ctx); err != nil {
 			return err
 		}
 		fmt.Printf("== %v took %v\n", &j, time.Since(begin).Round(time.Second))
@@ -146,9 +141,9 @@ func environment() []string {
 	)
 }
 
-// run runs a job to its end or its timeout.
-func (j *job) run(ctx context.Context, results *json.Encoder) error {
-	log, err := os.Create(filepath.Join(share, "out", j.file()+".log"))
+// run runs a job to its end or its timeout, and leaves what it printed and how it ended.
+func (j *job) run(ctx context.Context) error {
+	log, err := os.Create(filepath.Join(share, outName, j.log()))
 	if err != nil {
 		return err
 	}
@@ -169,7 +164,6 @@ func (j *job) run(ctx context.Context, results *json.Encoder) error {
 	go func() {
 		read <- readOutcomes(j.String(), out, func(o outcome) {
 			fmt.Printf("%-10s %-50s %v\n", o.Result, o.Test, o.Took.Round(10*time.Millisecond))
-			_ = results.Encode(o) // told above
 		})
 		_, _ = io.Copy(io.Discard, out) // the job goes on where a line was too long
 	}()
@@ -178,9 +172,9 @@ func (j *job) run(ctx context.Context, results *json.Encoder) error {
 	if err := <-read; err != nil {
 		return err
 	}
+	ended := "" // well
 	if ran != nil {
-		// Its tests have said so; one that hangs or dies is none of them.
-		return results.Encode(outcome{Job: j.String(), Test: "(the run)", Result: "fail: " + ran.Error()})
+		ended = ran.Error()
 	}
-	return nil
+	return os.WriteFile(filepath.Join(share, outName, j.end()), []byte(ended), 0o600)
 }

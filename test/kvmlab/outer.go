@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,41 +75,23 @@ func (o *outer) run(ctx context.Context) (err error) {
 	case ran != nil || err != nil:
 		return errors.Join(err, fmt.Errorf("the lab: %w", ran))
 	case bad > 0:
-		return fmt.Errorf("%d tests did not pass; their output is in %s", bad, filepath.Join(o.share(), "out"))
+		return fmt.Errorf("%d tests did not pass; their output is in %s", bad, filepath.Join(o.share(), outName))
 	}
 	return nil
 }
 
-// tell prints the table of all outcomes that came out of the lab.
+// tell prints the table of what came out of the lab.
 func (o *outer) tell(p *plan) (bad int, err error) {
-	b, err := os.ReadFile(filepath.Join(o.share(), resultsName))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, err
-	}
 	var all []outcome
-	for lines := json.NewDecoder(strings.NewReader(string(b))); lines.More(); {
-		var one outcome
-		if err := lines.Decode(&one); err != nil {
-			return 0, fmt.Errorf("results of the lab: %w", err)
+	for i := range p.Jobs {
+		of, err := readJob(filepath.Join(o.share(), outName), &p.Jobs[i])
+		if err != nil {
+			return 0, err
 		}
-		all = append(all, one)
-	}
-	for _, j := range p.Jobs {
-		if !ran(all, j.String()) {
-			all = append(all, outcome{Job: j.String(), Test: "(the run)", Result: "not run"})
-		}
+		all = append(all, of...)
 	}
 	fmt.Println()
 	return printTable(os.Stdout, all, p.LeftOut), nil
-}
-
-func ran(all []outcome, job string) bool {
-	for i := range all {
-		if all[i].Job == job {
-			return true
-		}
-	}
-	return false
 }
 
 // aegis returns a command of the CLI on the lab's own home.

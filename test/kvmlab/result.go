@@ -2,8 +2,12 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -57,6 +61,39 @@ func readOutcomes(job string, r io.Reader, each func(outcome)) error {
 		each(outcome{Job: job, Test: name, Result: "unfinished"})
 	}
 	return lines.Err()
+}
+
+// theRun stands for a job where there is no test to blame.
+const theRun = "(the run)"
+
+// readJob reads what a job came to, from the folder that it left its output in. The lab may
+// have ended before it.
+func readJob(dir string, j *job) ([]outcome, error) {
+	var all []outcome
+	log, err := os.Open(filepath.Join(dir, j.log()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return []outcome{{Job: j.String(), Test: theRun, Result: "not run"}}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close() //nolint:errcheck // only read
+	if err := readOutcomes(j.String(), log, func(o outcome) { all = append(all, o) }); err != nil {
+		return nil, err
+	}
+	end, err := os.ReadFile(filepath.Join(dir, j.end()))
+	blamed := slices.ContainsFunc(all, func(o outcome) bool { return !o.good() })
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		all = append(all, outcome{Job: j.String(), Test: theRun, Result: "unfinished"})
+	case err != nil:
+		return nil, err
+	case len(end) > 0 && !blamed:
+		all = append(all, outcome{Job: j.String(), Test: theRun, Result: "fail: " + string(end)})
+	case len(all) == 0:
+		all = append(all, outcome{Job: j.String(), Test: theRun, Result: "no tests"})
+	}
+	return all, nil
 }
 
 // printTable writes a line for each test, and tells what was left out. It returns how many

@@ -54,6 +54,39 @@ func TestReadOutcomes(t *testing.T) {
 	}
 }
 
+// TestReadJob reads jobs that ended well and otherwise, and those of a lab that ended first.
+func TestReadJob(t *testing.T) {
+	const passes = "=== RUN   TestA\n--- PASS: TestA (1.00s)\n"
+	for name, test := range map[string]struct{ log, end, want string }{
+		"well":          {passes, "", "TestA pass"},
+		"not begun":     {"-", "-", "(the run) not run"},
+		"cut off":       {passes + "=== RUN   TestB\n", "-", "TestA pass, TestB unfinished, (the run) unfinished"},
+		"failed":        {"=== RUN   TestA\n--- FAIL: TestA (1.00s)\n", "exit status 1", "TestA fail"},
+		"died":          {passes, "signal: killed", "TestA pass, (the run) fail: signal: killed"},
+		"without tests": {"testing: warning: no tests to run\n", "", "(the run) no tests"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, j := t.TempDir(), job{Driver: "qemu", Name: "e2e"}
+			for file, text := range map[string]string{j.log(): test.log, j.end(): test.end} {
+				if text == "-" {
+					continue
+				}
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			all, err := readJob(dir, &j)
+			var got []string
+			for _, o := range all {
+				got = append(got, o.Test+" "+o.Result)
+			}
+			if err != nil || strings.Join(got, ", ") != test.want {
+				t.Errorf("%q, %v; want %q", got, err, test.want)
+			}
+		})
+	}
+}
+
 func TestPlan(t *testing.T) {
 	const root = "../.."
 	for variable, path := range map[string]string{"AEGIS_LAB_CLOUD_HYPERVISOR": "/no/such", "AEGIS_LAB_LIBKRUN": ""} {
