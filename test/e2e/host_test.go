@@ -203,17 +203,38 @@ func (h *host) machines() map[string]int {
 	h.t.Helper()
 	found := map[string]int{}
 	h.eachProcess(func(pid int, args string) {
-		_, name, ok := strings.Cut(args, "guest=")
-		if !ok {
+		id := h.machineOf(pid, args)
+		if id == "" {
 			return
 		}
-		id, _, _ := strings.Cut(name, " ")
 		if other, twice := found[id]; twice {
 			h.t.Errorf("two VMs of %s: %d and %d", id, other, pid)
 		}
 		found[id] = pid
 	})
 	return found
+}
+
+// machineOf returns the id of the instance whose VMM a process is, or "". QEMU's name it; of
+// others it is the one whose disk they have open.
+func (h *host) machineOf(pid int, args string) string {
+	if _, name, ok := strings.Cut(args, "guest="); ok {
+		id, _, _ := strings.Cut(name, " ")
+		return id
+	}
+	program, _, _ := strings.Cut(args, " ")
+	if !slices.Contains([]string{"cloud-hypervisor", "aegis-vmm-worker"}, filepath.Base(program)) {
+		return ""
+	}
+	links, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "fd", "*")) // the pattern is good
+	for _, fd := range links {
+		target, _ := os.Readlink(fd) // "" when it was closed meanwhile
+		if rest, ok := strings.CutPrefix(target, filepath.Join(h.home, "data", "instances")+"/"); ok {
+			id, _, _ := strings.Cut(rest, "/")
+			return id
+		}
+	}
+	return ""
 }
 
 // eachProcess calls do for every process of the home that has not ended.

@@ -74,6 +74,9 @@ func prepare(ctx context.Context) error {
 			return fmt.Errorf("%s: %w: %s", strings.Join(c, " "), err, out)
 		}
 	}
+	if err := installLibraries(ctx); err != nil {
+		return err
+	}
 	fmt.Printf("the payload is in the lab after %v\n", time.Since(begin).Round(100*time.Millisecond))
 	self, err := os.Executable()
 	if err != nil {
@@ -86,6 +89,21 @@ func prepare(ctx context.Context) error {
 	err = errors.Join(os.Chown("/dev/kvm", 0, kvmGroup), os.Chmod("/dev/kvm", 0o660))
 	if err != nil {
 		return fmt.Errorf("the lab has no KVM: %w", err)
+	}
+	return nil
+}
+
+// installLibraries puts libraries that the lab was given where the linker finds them, and they each
+// other.
+func installLibraries(ctx context.Context) error {
+	libraries, err := filepath.Glob(filepath.Join(lab, "lib", "*.so*"))
+	if err != nil || len(libraries) == 0 {
+		return err
+	}
+	for _, c := range [][]string{append(append([]string{"cp", "-a"}, libraries...), "/usr/local/lib"), {"ldconfig"}} {
+		if out, err := exec.CommandContext(ctx, c[0], c[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", strings.Join(c, " "), err, out)
+		}
 	}
 	return nil
 }
@@ -122,7 +140,7 @@ func report(ctx context.Context) error {
 	}
 	begin := time.Now()
 	cmd := exec.CommandContext(ctx, filepath.Join(lab, "bin", "aegis"), "doctor")
-	cmd.Env = append(environment(), "AEGIS_HOME="+filepath.Join(lab, "home"))
+	cmd.Env = append(environment(), "AEGIS_VMM=qemu", "AEGIS_HOME="+filepath.Join(lab, "home"))
 	out, err := cmd.CombinedOutput()
 	fmt.Printf("aegis doctor, after %v:\n%s", time.Since(begin).Round(time.Millisecond), out)
 	if err == nil && !bytes.Contains(out, []byte("hardware")) {
@@ -133,12 +151,21 @@ func report(ctx context.Context) error {
 
 // environment is that of the lab's programs.
 func environment() []string {
-	return append(os.Environ(),
+	env := os.Environ()
+	if libkrun := filepath.Join(lab, "lib", "libkrun.so.1"); exists(libkrun) {
+		env = append(env, "AEGIS_LIBKRUN="+libkrun)
+	}
+	return append(env,
 		"PATH="+strings.Join([]string{filepath.Join(lab, "built"), filepath.Join(lab, "lib"), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, ":"),
 		"HOME=/root", "TMPDIR=/var/tmp",
 		"AEGIS_REQUIRE_VM=1", "AEGIS_TEST_HOME="+filepath.Join(lab, "home"), "AEGIS_TEST_BIN="+filepath.Join(lab, "bin"),
-		"AEGIS_TEST_ACCEL=kvm", "AEGIS_LIB="+filepath.Join(lab, "lib"),
+		"AEGIS_TEST_ACCEL=kvm",
 	)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // run runs a job to its end or its timeout, and leaves what it printed and how it ended.
@@ -151,7 +178,7 @@ func (j *job) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, j.Timeout+jobGrace, errors.New("it hangs"))
 	defer cancel()
 	dir := filepath.Join(lab, "tests", filepath.Base(j.Package))
-	args := []string{"-test.v", "-test.timeout", j.Timeout.String(), "-test.run", j.Pattern}
+	args := []string{"-test.v", "-test.timeout", j.Timeout.String(), "-test.run", j.pattern()}
 	if j.Skip != "" {
 		args = append(args, "-test.skip", j.Skip)
 	}

@@ -45,7 +45,10 @@ func (o *outer) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p := makePlan(root, o.only)
+	p, err := makePlan(root, o.only)
+	if err != nil {
+		return err
+	}
 	if len(p.Jobs) == 0 {
 		_ = printTable(os.Stdout, nil, p.LeftOut)
 		return errors.New("nothing to run")
