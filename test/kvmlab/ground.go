@@ -146,7 +146,7 @@ func (o *outer) copyVMMs(ctx context.Context, root string) error {
 
 // build runs a step of the preparation.
 func build(ctx context.Context, root string, command ...string) error {
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...) //nolint:gosec // of ours
 	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, out)
@@ -163,7 +163,7 @@ func (o *outer) ground(ctx context.Context) error {
 	host := setup.Options{}.Host()
 	options := kernel.Options{
 		Home: home, Distro: host.Distro, Sources: host.Sources, Extra: labModules,
-		Progress: func(line string) { fmt.Println("kernel:", line) },
+		Progress: func(line string) { say("kernel: %s\n", line) },
 	}
 	if host.Cache != "" {
 		options.Cache = filepath.Join(host.Cache, "kernel-lab")
@@ -175,7 +175,7 @@ func (o *outer) ground(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("the lab's kernel: %s, from %s\n", k.Version, k.Source)
+	say("the lab's kernel: %s, from %s\n", k.Version, k.Source)
 	return errors.Join(rootfs.EnsureTemplate(ctx, home), o.wrap(ctx))
 }
 
@@ -215,7 +215,7 @@ func (o *outer) ensureImage(ctx context.Context) (string, error) {
 	if o.has(ctx, name) {
 		return name, nil
 	}
-	fmt.Printf("building the image %s of %s; this takes some minutes, once\n", name, host.Distro)
+	say("building the image %s of %s; this takes some minutes, once\n", name, host.Distro)
 	archive := filepath.Join(o.state, "image.tar")
 	defer os.Remove(archive) //nolint:errcheck // in a folder that is ours alone
 	args := append([]string{

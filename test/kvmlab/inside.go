@@ -50,11 +50,11 @@ func runInside(ctx context.Context) error {
 	}
 	for _, j := range p.Jobs {
 		begin := time.Now()
-		fmt.Printf("== %v\n", &j)
+		say("== %v\n", &j)
 		if err := j.run(ctx); err != nil {
 			return err
 		}
-		fmt.Printf("== %v took %v\n", &j, time.Since(begin).Round(time.Second))
+		say("== %v took %v\n", &j, time.Since(begin).Round(time.Second))
 	}
 	return nil
 }
@@ -77,7 +77,7 @@ func prepare(ctx context.Context) error {
 	if err := installLibraries(ctx); err != nil {
 		return err
 	}
-	fmt.Printf("the payload is in the lab after %v\n", time.Since(begin).Round(100*time.Millisecond))
+	say("the payload is in the lab after %v\n", time.Since(begin).Round(100*time.Millisecond))
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -86,7 +86,7 @@ func prepare(ctx context.Context) error {
 		return err
 	}
 	// As udev does it; without it the device is root's alone, and VMMs are not root.
-	err = errors.Join(os.Chown("/dev/kvm", 0, kvmGroup), os.Chmod("/dev/kvm", 0o660))
+	err = errors.Join(os.Chown("/dev/kvm", 0, kvmGroup), os.Chmod("/dev/kvm", 0o660)) //nolint:gosec // it is for a group
 	if err != nil {
 		return fmt.Errorf("the lab has no KVM: %w", err)
 	}
@@ -133,7 +133,7 @@ func report(ctx context.Context) error {
 		"dmesg | grep -i 'kvm' || true",
 	} {
 		out, err := exec.CommandContext(ctx, "sh", "-c", command).CombinedOutput()
-		fmt.Printf("%s: %s", command, out)
+		say("%s: %s", command, out)
 		if err != nil {
 			return fmt.Errorf("%s: %w", command, err)
 		}
@@ -142,7 +142,7 @@ func report(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(lab, "bin", "aegis"), "doctor")
 	cmd.Env = append(environment(), "AEGIS_VMM=qemu", "AEGIS_HOME="+filepath.Join(lab, "home"))
 	out, err := cmd.CombinedOutput()
-	fmt.Printf("aegis doctor, after %v:\n%s", time.Since(begin).Round(time.Millisecond), out)
+	say("aegis doctor, after %v:\n%s", time.Since(begin).Round(time.Millisecond), out)
 	if err == nil && !bytes.Contains(out, []byte("hardware")) {
 		err = errors.New("machines do not run on KVM in the lab")
 	}
@@ -190,7 +190,7 @@ func (j *job) run(ctx context.Context) error {
 	read := make(chan error, 1)
 	go func() {
 		read <- readOutcomes(j.String(), out, func(o outcome) {
-			fmt.Printf("%-10s %-50s %v\n", o.Result, o.Test, o.Took.Round(10*time.Millisecond))
+			say("%-10s %-50s %v\n", o.Result, o.Test, o.Took.Round(10*time.Millisecond))
 		})
 		_, _ = io.Copy(io.Discard, out) // the job goes on where a line was too long
 	}()

@@ -73,10 +73,12 @@ func (o *outer) run(ctx context.Context) (err error) {
 		"--egress", "none", "--workspace", o.share(), "--", filepath.Join(share, "kvmlab"), "-inside").Run()
 	bad, err := o.tell(&p)
 	switch {
+	case err != nil:
+		return err
 	case ctx.Err() != nil:
-		return errors.Join(err, context.Cause(ctx))
-	case ran != nil || err != nil:
-		return errors.Join(err, fmt.Errorf("the lab: %w", ran))
+		return context.Cause(ctx)
+	case ran != nil:
+		return fmt.Errorf("the lab: %w", ran)
 	case bad > 0:
 		return fmt.Errorf("%d tests did not pass; their output is in %s", bad, filepath.Join(o.share(), outName))
 	}
@@ -93,7 +95,7 @@ func (o *outer) tell(p *plan) (bad int, err error) {
 		}
 		all = append(all, of...)
 	}
-	fmt.Println()
+	say("\n")
 	return printTable(os.Stdout, all, p.LeftOut), nil
 }
 

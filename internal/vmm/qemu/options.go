@@ -40,6 +40,6 @@ type Options struct {
 	// exist, or "" for aegis-vm if it exists and else a fixed unprivileged number.
 	Account string
 
-	kvm string // the device of KVM, "" being the kernel's: a test has one that does not work
-	Log     *slog.Logger // nil is none
+	kvm string       // the device of KVM, "" being the kernel's: a test has one that does not work
+	Log *slog.Logger // nil is none
 }

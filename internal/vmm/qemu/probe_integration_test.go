@@ -45,7 +45,7 @@ func TestBrokenKVM(t *testing.T) {
 			dir := t.TempDir()
 			trials, program := filepath.Join(dir, "trials"), filepath.Join(dir, "qemu")
 			script := fmt.Sprintf(broken, trials, qemu, test.does)
-			if err := os.WriteFile(program, []byte(script), 0o700); err != nil { //nolint:gosec // it is run
+			if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
 				t.Fatal(err)
 			}
 			o := Options{Binary: program, Accel: Auto, Kernel: g.kernel, Verdicts: filepath.Join(dir, "verdicts"), kvm: os.DevNull}
