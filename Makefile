@@ -66,8 +66,13 @@ check-clients: build ## MCP clients that are not written in Go, in real VMs
 
 .PHONY: stress
 stress: test-home ## the full forms of the heavy tests
+	@scripts/ensure-tools stress
 	AEGIS_REQUIRE_VM=1 AEGIS_STRESS=1 AEGIS_TEST_HOME=$(TEST_HOME) AEGIS_TEST_BIN=$(BIN) \
 		$(GO) test -tags integration -count=1 -timeout 150m -p 1 -v -run "$$(scripts/integration-tests)" $$(scripts/integration-packages)
+
+.PHONY: kvm-lab
+kvm-lab: test-home ## drivers on KVM, in a machine that emulates it; prints which test ran on which
+	$(GO) run ./test/kvmlab -state $(STATE)/lab -bin $(BIN) -home $(TEST_HOME)
 
 .PHONY: soak
 soak: test-home ## users, killed daemons and killed VMs, for an hour or for AEGIS_SOAK

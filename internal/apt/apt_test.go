@@ -123,7 +123,7 @@ func TestClient(t *testing.T) {
 		"linux-image-cloud": "linux-image-6.1-cloud (= 1)", "linux-image-6.1-cloud": "kmod, linux-modules-6.1 | other",
 		"linux-modules-6.1": "", "kmod": "",
 	})
-	c, err := New(filepath.Join(t.TempDir(), "apt"), []Source{source})
+	c, err := New(filepath.Join(t.TempDir(), "apt"), "", []Source{source})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestWrongDigest(t *testing.T) {
 	if err := os.WriteFile(index, changed, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := New(filepath.Join(t.TempDir(), "apt"), []Source{source})
+	c, err := New(filepath.Join(t.TempDir(), "apt"), "", []Source{source})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,4 +188,25 @@ func FuzzParse(f *testing.F) {
 			_ = s.official(Fallback)
 		}
 	})
+}
+
+// TestArchitecture: a client for another architecture sees that one's packages, and no others.
+func TestArchitecture(t *testing.T) {
+	for _, arch := range []string{"", "arm64", "riscv64"} {
+		c, err := New(filepath.Join(t.TempDir(), "apt"), arch, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := c.run(t.Context(), "apt-config", "dump", "--format", "%f %v%n", "APT::Architecture")
+		all, err2 := c.run(t.Context(), "apt-config", "dump", "--format", "%f %v%n", "APT::Architectures")
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		if arch == "" {
+			arch = goarch
+		}
+		if want := "APT::Architecture " + arch + "\n"; out != want || strings.Count(all, ":: ") > 1 || !strings.Contains(all, ":: "+arch) && arch != goarch {
+			t.Errorf("%q, all %q; want %q", out, all, want)
+		}
+	}
 }

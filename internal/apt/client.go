@@ -26,8 +26,9 @@ type Client struct {
 	dir string
 }
 
-// New makes a client in dir, which is made, for those sources.
-func New(dir string, sources []Source) (*Client, error) {
+// New makes a client in dir, which is made, for packages of that architecture from those
+// sources. Debian names architectures as Go does; "" is the host's own.
+func New(dir, arch string, sources []Source) (*Client, error) {
 	for _, d := range []string{"state/lists/partial", "cache/archives/partial", "packages"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, err
@@ -37,7 +38,7 @@ func New(dir string, sources []Source) (*Client, error) {
 	for name, text := range map[string]string{
 		"status":       "", // nothing is installed here
 		"sources.list": strings.Join(Lines(sources), "\n") + "\n",
-		"apt.conf":     c.config(),
+		"apt.conf":     c.config(arch),
 	} {
 		if err := os.WriteFile(c.path(name), []byte(text), 0o600); err != nil {
 			return nil, err
@@ -50,8 +51,12 @@ func (c *Client) path(name string) string { return filepath.Join(c.dir, name) }
 
 // config is read after the host's own configuration, whose proxies stay. The
 // host's hooks are about the host's packages and do not run.
-func (c *Client) config() string {
-	return fmt.Sprintf(`Dir::State "%[1]s/state";
+func (c *Client) config(arch string) string {
+	other := ""
+	if arch != "" {
+		other = fmt.Sprintf("APT::Architecture %[1]q;\n#clear APT::Architectures;\nAPT::Architectures { %[1]q; };\n", arch)
+	}
+	return other + fmt.Sprintf(`Dir::State "%[1]s/state";
 Dir::State::status "%[1]s/status";
 Dir::Cache "%[1]s/cache";
 Dir::Etc::sourcelist "%[1]s/sources.list";

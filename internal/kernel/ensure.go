@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"debug/elf"
 	"errors"
@@ -33,7 +34,13 @@ type Options struct {
 	Release  string // of the host's own kernel, as uname -r says; "" asks the host
 	Distro   apt.Distro
 	Sources  []apt.Source // of packages
+
+	// Arch is that of the machines, as Go names it; "" is this host's own. Of another one
+	// only the archive has a kernel.
+	Arch string
 }
+
+func (o *Options) arch() string { return cmp.Or(o.Arch, runtime.GOARCH) }
 
 func (o *Options) progress(format string, args ...any) {
 	if o.Progress != nil {
@@ -45,14 +52,14 @@ func (o *Options) progress(format string, args ...any) {
 // the cache, on the host, in the distribution's archive. A context that ends leaves
 // nothing that is taken for a kernel. One Ensure at a time works on a home.
 func Ensure(ctx context.Context, o Options) (Kernel, error) {
-	if k, err := read(o.Home.Kernel()); err == nil {
+	if k, err := read(o.Home.Kernel(), o.arch()); err == nil {
 		return k, nil
 	}
 	if err := os.MkdirAll(o.Home.Kernel(), 0o700); err != nil {
 		return Kernel{}, err
 	}
 	if o.Cache != "" {
-		k, err := take(o.Cache, o.Home.Kernel())
+		k, err := take(o.Cache, o.Home.Kernel(), o.arch())
 		if err == nil {
 			o.progress("kernel %s taken from %s", k.Version, o.Cache)
 			return k, nil
@@ -76,7 +83,7 @@ func Ensure(ctx context.Context, o Options) (Kernel, error) {
 			return Kernel{}, err
 		}
 	}
-	k.Arch, k.Extra = runtime.GOARCH, strings.Join(o.Extra, " ")
+	k.Arch, k.Extra = o.arch(), strings.Join(o.Extra, " ")
 	if k, err = install(o.Home.Kernel(), staged, k); err != nil {
 		return Kernel{}, err
 	}
@@ -91,6 +98,9 @@ func Ensure(ctx context.Context, o Options) (Kernel, error) {
 // fromHost makes a kernel in dir of what the host itself runs. Only the modules
 // that machines load are copied: a host has several times more than that.
 func (o *Options) fromHost(dir string) (Kernel, error) {
+	if o.arch() != runtime.GOARCH {
+		return Kernel{}, fmt.Errorf("it is for %s", runtime.GOARCH)
+	}
 	root, release := o.HostRoot, o.Release
 	if root == "" {
 		root = "/"
@@ -105,7 +115,7 @@ func (o *Options) fromHost(dir string) (Kernel, error) {
 	if err := check(modules, o.Extra); err != nil {
 		return Kernel{}, err
 	}
-	if err := writeImage(filepath.Join(root, "boot", "vmlinuz-"+release), filepath.Join(dir, imageName)); err != nil {
+	if err := writeImage(filepath.Join(root, "boot", "vmlinuz-"+release), filepath.Join(dir, imageName), o.arch()); err != nil {
 		return Kernel{}, err
 	}
 	if err := copyClosure(modules, filepath.Join(dir, modulesName), o.Extra); err != nil {
@@ -127,7 +137,7 @@ func (o *Options) fromArchive(ctx context.Context, dir string) (Kernel, error) {
 		return Kernel{}, err
 	}
 	o.progress("unpacking kernel %s", release)
-	if err := writeImage(filepath.Join(tree, "boot", "vmlinuz-"+release), filepath.Join(dir, imageName)); err != nil {
+	if err := writeImage(filepath.Join(tree, "boot", "vmlinuz-"+release), filepath.Join(dir, imageName), o.arch()); err != nil {
 		return Kernel{}, err
 	}
 	if err := o.keepModules(modulesIn(tree, release), filepath.Join(dir, modulesName)); err != nil {
@@ -149,13 +159,13 @@ func (o *Options) keepModules(src, dst string) error {
 }
 
 // writeImage writes the uncompressed form of the kernel in src to dst.
-func writeImage(src, dst string) error {
+func writeImage(src, dst, arch string) error {
 	data, err := os.ReadFile(src)
 	if err != nil {
 		return err
 	}
-	image, err := extract(data, runtime.GOARCH)
-	if err == nil && runtime.GOARCH == "amd64" {
+	image, err := extract(data, arch)
+	if err == nil && arch == "amd64" {
 		err = checkPVH(image)
 	}
 	if err != nil {

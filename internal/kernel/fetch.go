@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 
 	"github.com/xfeldman/aegisvm/internal/apt"
@@ -19,27 +18,27 @@ var kernelPart = regexp.MustCompile(`^linux-(image|modules|binary)-[0-9]`)
 
 // metaPackage names the package that always depends on the newest kernel for
 // virtual machines or, where more modules are wanted than that of Debian has, for all.
-func metaPackage(d apt.Distro, extra bool) string {
+func metaPackage(d apt.Distro, arch string, extra bool) string {
 	switch {
 	case d.ID == "ubuntu":
 		return "linux-image-virtual"
 	case extra:
-		return "linux-image-" + runtime.GOARCH
+		return "linux-image-" + arch
 	}
-	return "linux-image-cloud-" + runtime.GOARCH
+	return "linux-image-cloud-" + arch
 }
 
 // fetchPackages downloads the packages of a kernel and unpacks them below dir,
 // without installing anything. It returns the tree and the packages' names.
 func fetchPackages(ctx context.Context, o *Options, dir string) (tree string, packages []string, err error) {
-	client, err := apt.New(filepath.Join(dir, "apt"), o.Sources)
+	client, err := apt.New(filepath.Join(dir, "apt"), o.Arch, o.Sources)
 	if err != nil {
 		return "", nil, err
 	}
 	if err := client.Update(ctx); err != nil {
 		return "", nil, err
 	}
-	meta := metaPackage(o.Distro, len(o.Extra) > 0)
+	meta := metaPackage(o.Distro, o.arch(), len(o.Extra) > 0)
 	if packages, err = client.Closure(ctx, meta, kernelPart); err != nil {
 		return "", nil, err
 	}

@@ -34,6 +34,12 @@ func EnsureInitrd(ctx context.Context, home paths.Home, harnessPath string) (str
 	if err != nil {
 		return "", err
 	}
+	return k.EnsureInitrd(ctx, home.Kernel(), harnessPath)
+}
+
+// EnsureInitrd returns the path of the initramfs in dir with the harness at harnessPath for
+// this kernel. It makes one unless it is there already.
+func (k Kernel) EnsureInitrd(ctx context.Context, dir, harnessPath string) (string, error) {
 	harness, err := os.ReadFile(harnessPath)
 	if err != nil {
 		return "", fault.Wrap(fault.Unavailable, err, "read the guest's harness").By(fault.Host).WithHint("install or build AegisVM again")
@@ -41,7 +47,7 @@ func EnsureInitrd(ctx context.Context, home paths.Home, harnessPath string) (str
 	sum := sha256.New()
 	_, _ = fmt.Fprintf(sum, "%s\n%s\n%s\n", initrdForm, k.Digest, k.Extra) // never fails
 	_, _ = sum.Write(harness)                                              // never fails
-	path := filepath.Join(home.Kernel(), initrdPrefix+hex.EncodeToString(sum.Sum(nil)[:12])+".img")
+	path := filepath.Join(dir, initrdPrefix+hex.EncodeToString(sum.Sum(nil)[:12])+".img")
 	if _, err := os.Stat(path); err == nil {
 		now := time.Now()
 		return path, os.Chtimes(path, now, now) // what is in use is not removed
@@ -49,7 +55,7 @@ func EnsureInitrd(ctx context.Context, home paths.Home, harnessPath string) (str
 	if err := writeInitrd(ctx, path, k, harness); err != nil {
 		return "", fmt.Errorf("make initramfs: %w", err)
 	}
-	return path, removeOldInitrds(home.Kernel())
+	return path, removeOldInitrds(dir)
 }
 
 func writeInitrd(ctx context.Context, path string, k Kernel, harness []byte) error {

@@ -38,15 +38,15 @@ const (
 
 // Installed returns the kernel of this home. It does not look anywhere else.
 func Installed(home paths.Home) (Kernel, error) {
-	k, err := read(home.Kernel())
+	k, err := read(home.Kernel(), runtime.GOARCH)
 	if err != nil {
 		return Kernel{}, fault.Wrap(fault.Unavailable, err, "there is no kernel for machines").By(fault.Host).WithHint("run: aegis setup")
 	}
 	return k, nil
 }
 
-// read returns the kernel that the description in dir names.
-func read(dir string) (Kernel, error) {
+// read returns the kernel that the description in dir names, if it is of that architecture.
+func read(dir, arch string) (Kernel, error) {
 	data, err := os.ReadFile(filepath.Join(dir, descriptionName))
 	if err != nil {
 		return Kernel{}, err
@@ -63,9 +63,9 @@ func read(dir string) (Kernel, error) {
 	if err != nil {
 		return Kernel{}, err
 	}
-	if fi.Size() != k.Size || k.Arch != runtime.GOARCH {
+	if fi.Size() != k.Size || k.Arch != arch {
 		return Kernel{}, fmt.Errorf("%s has %d bytes for %s, the description says %d for %s",
-			k.Image, fi.Size(), runtime.GOARCH, k.Size, k.Arch)
+			k.Image, fi.Size(), arch, k.Size, k.Arch)
 	}
 	if _, err := os.Stat(filepath.Join(k.Modules, "modules.builtin")); err != nil {
 		return Kernel{}, err

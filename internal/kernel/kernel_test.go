@@ -165,6 +165,67 @@ func TestKernelWithMore(t *testing.T) {
 	}
 }
 
+// TestKernelOfAnotherArchitecture: the host's kernel is passed over, the package is the other
+// architecture's, and machines of this home do not get it.
+func TestKernelOfAnotherArchitecture(t *testing.T) {
+	other, image := "arm64", make([]byte, 4096)
+	copy(image[56:], "ARM\x64")
+	if runtime.GOARCH == other {
+		other, image = "amd64", elfFile(".text", []byte("kernel"), true)
+	}
+	root := hostRoot(t)
+	if err := os.WriteFile(filepath.Join(root, "boot", "vmlinuz-"+release), image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fakePrograms(t, map[string]string{
+		"apt-get":   `case "$3" in update) ;; download) grep -q 'APT::Architecture "` + other + `"' "$2"; shift 4; for p; do : > "${p}_1_all.deb"; done ;; esac`,
+		"apt-cache": `case "$6" in linux-image-[0-9]*) ;; linux-image-cloud-` + other + `) echo "Depends: linux-image-6.1.0-test (= 1)" ;; *) exit 1 ;; esac`,
+		"dpkg-deb":  `cp -R ` + root + `/. "$3"`,
+	})
+	home := newHome(t)
+	o := Options{Home: home, HostRoot: hostRoot(t), Release: release, Distro: apt.Distro{ID: "debian", Codename: "bookworm"}, Arch: other}
+	k, err := Ensure(t.Context(), o)
+	if err != nil || k.Arch != other || !strings.HasPrefix(k.Source, "package ") {
+		t.Fatalf("%+v, %v", k, err)
+	}
+	if again, err := Ensure(t.Context(), o); err != nil || again != k {
+		t.Errorf("the second time %+v, %v", again, err)
+	}
+	if _, err := Installed(home); err == nil {
+		t.Error("machines of this host would boot it")
+	}
+}
+
+func TestCopySlim(t *testing.T) {
+	from, to := newHome(t), newHome(t)
+	root := hostRoot(t)
+	fakePrograms(t, map[string]string{
+		"apt-get":   `case "$3" in update) ;; download) shift 4; for p; do : > "${p}_1_all.deb"; done ;; esac`,
+		"apt-cache": `case "$6" in linux-image-[0-9]*) ;; *) echo "Depends: linux-image-6.1.0-test (= 1)" ;; esac`,
+		"dpkg-deb":  `cp -R ` + root + `/. "$3"`,
+	})
+	whole, err := Ensure(t.Context(), Options{Home: from, HostRoot: "/nowhere", Release: release, Distro: apt.Distro{ID: "debian", Codename: "bookworm"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slim, err := CopySlim(from, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Installed(to); err != nil || got != slim || slim.Digest == whole.Digest || slim.Version != whole.Version {
+		t.Errorf("%+v, %v; installed %+v", slim, err, got)
+	}
+	const unwanted, wanted = "kernel/drivers/gpu/unwanted.ko", "kernel/fs/overlayfs/overlay.ko"
+	for _, path := range []string{filepath.Join(whole.Modules, unwanted), filepath.Join(slim.Modules, wanted)} {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(slim.Modules, unwanted)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a module that no machine loads was copied: %v", err)
+	}
+}
+
 func TestNoKernelAnywhere(t *testing.T) {
 	fakePrograms(t, map[string]string{"apt-get": "echo 'E: no network' >&2; exit 100"})
 	home := newHome(t)

@@ -5,13 +5,16 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/xfeldman/aegisvm/internal/atomicfile"
+	"github.com/xfeldman/aegisvm/internal/paths"
 )
 
 func newReaderAt(b []byte) io.ReaderAt { return bytes.NewReader(b) }
@@ -122,7 +125,7 @@ func copyClosure(src, dst string, extra []string) error {
 
 // put keeps a kernel in the folder dir for other homes.
 func put(k Kernel, dir string) error {
-	if old, err := read(dir); err == nil && old.Digest == k.Digest {
+	if old, err := read(dir, k.Arch); err == nil && old.Digest == k.Digest {
 		return nil
 	}
 	return transfer(filepath.Dir(k.Image), dir, k)
@@ -130,15 +133,15 @@ func put(k Kernel, dir string) error {
 
 // take makes the kernel kept in the folder from the kernel of the folder to. It
 // compares the digest.
-func take(from, to string) (Kernel, error) {
-	k, err := read(from)
+func take(from, to, arch string) (Kernel, error) {
+	k, err := read(from, arch)
 	if err != nil {
 		return Kernel{}, err
 	}
 	if err := transfer(filepath.Dir(k.Image), to, k); err != nil {
 		return Kernel{}, err
 	}
-	return read(to)
+	return read(to, arch)
 }
 
 // transfer installs the files of src in the folder dir as the kernel k.
@@ -163,4 +166,31 @@ func transfer(src, dir string, k Kernel) error {
 	}
 	_, err = install(dir, staged, k)
 	return err
+}
+
+// CopySlim gives the home to, which has none, the kernel of the home from, with only those
+// modules that machines load: an archive's kernel has a hundred times as many.
+func CopySlim(from, to paths.Home) (Kernel, error) {
+	k, err := Installed(from)
+	if err != nil {
+		return Kernel{}, err
+	}
+	if err := os.MkdirAll(to.Kernel(), 0o700); err != nil {
+		return Kernel{}, err
+	}
+	staged, err := os.MkdirTemp(to.Kernel(), atomicfile.Prefix+"kernel-*")
+	if err != nil {
+		return Kernel{}, err
+	}
+	defer func() { _ = os.RemoveAll(staged) }() // gone already when all went well
+	err = errors.Join(
+		copyFile(k.Image, filepath.Join(staged, imageName)),
+		// VMMs of another user read it, as writeImage has it.
+		os.Chmod(filepath.Join(staged, imageName), 0o444), //nolint:gosec // the home is private
+		copyClosure(k.Modules, filepath.Join(staged, modulesName), strings.Fields(k.Extra)),
+	)
+	if err != nil {
+		return Kernel{}, err
+	}
+	return install(to.Kernel(), staged, k)
 }

@@ -130,6 +130,9 @@ func (h *host) aegis(args ...string) *exec.Cmd {
 func (h *host) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(h.bin, "aegis"), args...)
 	cmd.Env = append(os.Environ(), "AEGIS_HOME="+h.home, "NO_COLOR=1", "AEGIS_ROUTER=off")
+	if vmm := os.Getenv("AEGIS_TEST_VMM"); vmm != "" {
+		cmd.Env = append(cmd.Env, "AEGIS_VMM="+vmm)
+	}
 	cmd.Env = append(cmd.Env, h.env...)
 	if h.uid != 0 {
 		h.become(cmd)
@@ -200,17 +203,38 @@ func (h *host) machines() map[string]int {
 	h.t.Helper()
 	found := map[string]int{}
 	h.eachProcess(func(pid int, args string) {
-		_, name, ok := strings.Cut(args, "guest=")
-		if !ok {
+		id := h.machineOf(pid, args)
+		if id == "" {
 			return
 		}
-		id, _, _ := strings.Cut(name, " ")
 		if other, twice := found[id]; twice {
 			h.t.Errorf("two VMs of %s: %d and %d", id, other, pid)
 		}
 		found[id] = pid
 	})
 	return found
+}
+
+// machineOf returns the id of the instance whose VMM a process is, or "". QEMU's name it; of
+// others it is the one whose disk they have open.
+func (h *host) machineOf(pid int, args string) string {
+	if _, name, ok := strings.Cut(args, "guest="); ok {
+		id, _, _ := strings.Cut(name, " ")
+		return id
+	}
+	program, _, _ := strings.Cut(args, " ")
+	if !slices.Contains([]string{"cloud-hypervisor", "aegis-vmm-worker"}, filepath.Base(program)) {
+		return ""
+	}
+	links, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "fd", "*")) // the pattern is good
+	for _, fd := range links {
+		target, _ := os.Readlink(fd) // "" when it was closed meanwhile
+		if rest, ok := strings.CutPrefix(target, filepath.Join(h.home, "data", "instances")+"/"); ok {
+			id, _, _ := strings.Cut(rest, "/")
+			return id
+		}
+	}
+	return ""
 }
 
 // eachProcess calls do for every process of the home that has not ended.

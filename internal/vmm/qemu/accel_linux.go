@@ -1,12 +1,14 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -36,7 +38,10 @@ func (d *Driver) chooseAccel(ctx context.Context, o Options) (Accel, string, err
 	if o.Accel == TCG {
 		return TCG, "emulation was asked for (AEGIS_ACCEL=tcg)", nil
 	}
-	kvm, err := os.OpenFile(kvmDevice, os.O_RDWR, 0)
+	if d.arch != runtime.GOARCH {
+		return TCG, "emulation, as guests are of another architecture than this host", nil
+	}
+	kvm, err := os.OpenFile(cmp.Or(o.kvm, kvmDevice), os.O_RDWR, 0)
 	closeAll(kvm)
 	switch {
 	case o.Accel == KVM && err != nil:

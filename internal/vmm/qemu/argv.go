@@ -242,6 +242,10 @@ func (r *recipe) model() model {
 	return m
 }
 
+// startsBare tells whether the memory of a machine of that shape that is to be loaded has
+// nothing in it: virt gets its kernel for every start, and QEMU may put it there first.
+func startsBare(shape string) bool { return strings.HasPrefix(shape, "microvm;") }
+
 // platform is the part of a shape that all machines of a driver have in common.
 func (r *recipe) platform() string {
 	cpu := r.cpu()

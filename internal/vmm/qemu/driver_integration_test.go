@@ -3,6 +3,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -111,7 +112,7 @@ func requireVM(t *testing.T) ground {
 func openDriver(t *testing.T, o Options) *Driver {
 	t.Helper()
 	if o.Accel == "" {
-		o.Accel = TCG
+		o.Accel = cmp.Or(Accel(os.Getenv("AEGIS_TEST_ACCEL")), TCG) // as the KVM lab has it
 	}
 	if o.Binary == "" {
 		o.Binary = os.Getenv("AEGIS_QEMU") // as users name another one than the host's
@@ -350,7 +351,7 @@ func checkLimits(t *testing.T, pid int) {
 }
 
 func runDaemon(dir string) int {
-	d, err := Open(context.Background(), Options{Binary: os.Getenv("AEGIS_QEMU"), Accel: TCG})
+	d, err := Open(context.Background(), Options{Binary: os.Getenv("AEGIS_QEMU"), Accel: cmp.Or(Accel(os.Getenv("AEGIS_TEST_ACCEL")), TCG)})
 	if err == nil {
 		_, err = d.Start(context.Background(), vmm.Spec{
 			ID: "orphan", Dir: dir, Memory: 128 * size.MiB, Network: true,

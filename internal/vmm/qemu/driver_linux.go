@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +25,8 @@ const versionTimeout = 20 * time.Second
 type Driver struct {
 	binary  string
 	version Version
-	accel   Accel // KVM or TCG
+	arch    string // of guests
+	accel   Accel  // KVM or TCG
 	why     string
 	account *account
 	cgroups *cgroups // nil where none are delegated
@@ -41,7 +44,7 @@ const driverName = "qemu"
 // Open finds QEMU and decides how it will execute guests, which may take some
 // seconds the first time after a boot of the host.
 func Open(ctx context.Context, o Options) (*Driver, error) {
-	d := &Driver{binary: o.Binary, log: o.Log, copies: &copies{}, answer: adoptTimeout}
+	d := &Driver{binary: o.Binary, log: o.Log, arch: cmp.Or(o.Arch, runtime.GOARCH), copies: &copies{}, answer: adoptTimeout}
 	if d.binary == "" {
 		d.binary = Program()
 	}

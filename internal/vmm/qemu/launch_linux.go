@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"regexp"
-	"runtime"
 	"syscall"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -38,7 +37,7 @@ func (l *launch) inherit(f *os.File) int {
 // recipe returns the recipe of spec without what is opened for it.
 func (d *Driver) recipe(spec *vmm.Spec) recipe {
 	r := recipe{
-		Arch: runtime.GOARCH, Accel: d.accel, ID: spec.ID, Memory: spec.Memory, VCPUs: spec.VCPUs,
+		Arch: d.arch, Accel: d.accel, ID: spec.ID, Memory: spec.Memory, VCPUs: spec.VCPUs,
 		Cmdline: spec.Cmdline, TSCKHz: d.tsc, Network: spec.Network,
 	}
 	if d.accel == KVM {

@@ -31,6 +31,7 @@ func ParseAccel(s string) (Accel, error) {
 type Options struct {
 	Binary string // program name or path; "" is qemu-system-<arch> in PATH
 	Accel  Accel  // "" is Auto
+	Arch   string // of guests, as in runtime.GOARCH; "" is this host's, and another's can only be emulated
 	Kernel string // path of the kernel that Auto tries KVM with; without one Auto is TCG
 	// Verdicts is the folder that remembers whether KVM works; "" is one for each user
 	// of this host, shared by all homes.
@@ -39,5 +40,7 @@ type Options struct {
 	// exist, or "" for a number of its own for each of them. Where there are no such
 	// numbers, in a container, they are all aegis-vm, or a fixed number.
 	Account string
-	Log     *slog.Logger // nil is none
+
+	kvm string       // the device of KVM, "" being the kernel's: a test has one that does not work
+	Log *slog.Logger // nil is none
 }

@@ -157,7 +157,7 @@ func (m *Machine) load(ctx context.Context, l *load) error {
 	}
 	fed := make(chan error, 1)
 	go func() {
-		err := feed(ctx, w, l.state, &l.saved.State, l.saved.Whole)
+		err := feed(ctx, w, l.state, content{&l.saved.State, l.saved.Whole, startsBare(l.shape)})
 		closeAll(w) // QEMU fails where something is missing
 		fed <- err
 	}()

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"github.com/xfeldman/aegisvm/internal/fault"
@@ -58,14 +57,13 @@ func (m *Machine) Save(ctx context.Context, dest vmm.Dest) (vmm.Saved, vmm.Memor
 }
 
 // memoryToSave returns the memory of a machine that owns it; for that of a clone empty memory, to save it
-// to, or nil where the host has no room for it or this is no amd64: elsewhere QEMU puts the kernel into
-// the memory of a machine that is to be loaded.
+// to, or nil where the host has no room for it or QEMU puts something there before it loads.
 func (m *Machine) memoryToSave(of *model) (*memory, error) {
 	if of.Owner {
 		return m.proc.memory(of.RAM)
 	}
 	bytes, err := m.proc.memorySize(of.RAM)
-	if err != nil || runtime.GOARCH != "amd64" || !m.roomFor(bytes) {
+	if err != nil || !startsBare(of.Shape) || !m.roomFor(bytes) {
 		return nil, err
 	}
 	return newMemory(bytes)

@@ -11,7 +11,6 @@ import (
 	"hash"
 	"io"
 	"os"
-	"runtime"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -155,10 +154,17 @@ func openState(want *vmm.File, whole bool) (*opened, error) {
 
 func errChanged(path string) error { return fmt.Errorf("%w: %s is changed", vmm.ErrDamaged, path) }
 
+// content is a state's file and what is in it.
+type content struct {
+	*vmm.File
+	whole bool // it has the memory
+	bare  bool // which is loaded over nothing but zeros
+}
+
 // feed writes a state to QEMU, unpacked. QEMU never gets the end of a state that is
 // not what was saved; one that it refuses before is looked at none the less.
-func feed(ctx context.Context, to io.Writer, file io.Reader, want *vmm.File, whole bool) error {
-	sum := newSum(whole)
+func feed(ctx context.Context, to io.Writer, file io.Reader, want content) error {
+	sum := newSum(want.whole)
 	from := bufio.NewReaderSize(io.TeeReader(io.LimitReader(file, int64(want.Size)), sum), copySize)
 	var state io.Reader = from
 	if b, _ := from.Peek(len(zstdMagic)); bytes.Equal(b, zstdMagic) { // what cannot be read is told below
@@ -169,7 +175,7 @@ func feed(ctx context.Context, to io.Writer, file io.Reader, want *vmm.File, who
 		defer z.Close()
 		state = z
 	}
-	if whole && runtime.GOARCH == "amd64" { // elsewhere QEMU puts the kernel into memory first
+	if want.whole && want.bare {
 		state = newDense(state)
 	}
 	h := holder{to: to}

@@ -48,7 +48,7 @@ func TestState(t *testing.T) {
 				t.Errorf("%d bytes became %d, told as %d", n, len(b), f.Size)
 			}
 			var got bytes.Buffer
-			if err := feed(t.Context(), &got, bytes.NewReader(b), &f, true); err != nil || !bytes.Equal(got.Bytes(), state) {
+			if err := feed(t.Context(), &got, bytes.NewReader(b), content{&f, true, true}); err != nil || !bytes.Equal(got.Bytes(), state) {
 				t.Errorf("%d bytes, compressed %v: %d came back, %v", n, compress, got.Len(), err)
 			}
 		}
@@ -63,7 +63,7 @@ func TestStateDamaged(t *testing.T) {
 		check := func(what string, b []byte) {
 			t.Helper()
 			var got bytes.Buffer
-			err := feed(t.Context(), &got, bytes.NewReader(b), &f, true)
+			err := feed(t.Context(), &got, bytes.NewReader(b), content{&f, true, true})
 			if !errors.Is(err, vmm.ErrDamaged) || got.Len() > len(state)-lastPart/2 {
 				t.Errorf("compressed %v, %s: %v, and %d bytes of %d", compress, what, err, got.Len(), len(state))
 			}
@@ -76,7 +76,7 @@ func TestStateDamaged(t *testing.T) {
 		}
 		var got bytes.Buffer
 		twice := io.MultiReader(bytes.NewReader(good), bytes.NewReader(good))
-		if err := feed(t.Context(), &got, twice, &f, true); err != nil || !bytes.Equal(got.Bytes(), state) {
+		if err := feed(t.Context(), &got, twice, content{&f, true, true}); err != nil || !bytes.Equal(got.Bytes(), state) {
 			t.Errorf("what follows a state was read: %d bytes, %v", got.Len(), err)
 		}
 	}
@@ -96,19 +96,19 @@ func (p *brokenPipe) Write(b []byte) (int, error) {
 func TestStateRefused(t *testing.T) {
 	good, f := written(t, sampleState(8*lastPart), false)
 	for _, after := range []int{0, 2 * lastPart, 8*lastPart - 1} {
-		if err := feed(t.Context(), &brokenPipe{after}, bytes.NewReader(good), &f, true); !errors.Is(err, syscall.EPIPE) || errors.Is(err, vmm.ErrDamaged) {
+		if err := feed(t.Context(), &brokenPipe{after}, bytes.NewReader(good), content{&f, true, true}); !errors.Is(err, syscall.EPIPE) || errors.Is(err, vmm.ErrDamaged) {
 			t.Errorf("after %d bytes: %v", after, err)
 		}
 	}
 	bad := bytes.Clone(good)
 	bad[0] ^= 1
-	if err := feed(t.Context(), &brokenPipe{}, bytes.NewReader(bad), &f, true); !errors.Is(err, vmm.ErrDamaged) {
+	if err := feed(t.Context(), &brokenPipe{}, bytes.NewReader(bad), content{&f, true, true}); !errors.Is(err, vmm.ErrDamaged) {
 		t.Errorf("damaged: %v", err)
 	}
 	cause := errors.New("changed my mind")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
-	if err := feed(ctx, &brokenPipe{}, bytes.NewReader(bad), &f, true); !errors.Is(err, cause) {
+	if err := feed(ctx, &brokenPipe{}, bytes.NewReader(bad), content{&f, true, true}); !errors.Is(err, cause) {
 		t.Errorf("canceled: %v", err)
 	}
 }
@@ -153,7 +153,7 @@ func FuzzFeed(f *testing.F) {
 	f.Add(zstdMagic)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var got bytes.Buffer
-		err := feed(t.Context(), &got, bytes.NewReader(b), &file, true)
+		err := feed(t.Context(), &got, bytes.NewReader(b), content{&file, true, true})
 		if err == nil && !bytes.HasPrefix(b, raw) {
 			t.Errorf("%q was fed to QEMU", b)
 		}
