@@ -86,6 +86,7 @@ func (s *soak) warm() {
 		func() error { return failed(s.client().Start(ctx, "warm")) },
 		func() error { return s.look(ctx, "warm") },
 		func() error { return failed(s.client().Restart(ctx, "warm")) },
+		func() error { return s.look(ctx, "warm") },
 		func() error { return s.snapshot(ctx, "warm") },
 		func() error { return s.fork(ctx, "warm") },
 	} {
