@@ -121,6 +121,7 @@ func (s *soak) round(rough bool) {
 	for _, name := range append(wild, steady) {
 		s.checkLog(name)
 	}
+	s.adopted()
 	s.isSteady()
 	s.sample()
 	s.mu.Lock()

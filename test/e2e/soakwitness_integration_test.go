@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -168,6 +170,16 @@ func question(ctx context.Context, port int) (t testimony, err error) {
 		return t, err
 	}
 	return t, json.Unmarshal(line, &t)
+}
+
+// adopted notes as a defect every VM that a daemon has found running and could not take over.
+func (s *soak) adopted() {
+	s.t.Helper()
+	for line := range strings.Lines(string(load(s.t, filepath.Join(s.home, "data", "aegisd.log")))) {
+		if strings.Contains(line, `error="adopt `) {
+			s.defect("%s", line)
+		}
+	}
 }
 
 // isSteady fails the test unless the steady instance is there, awake or not, and the
