@@ -171,7 +171,7 @@ func (s *Set) hatch(ctx context.Context, all []*actor, c *captured) error {
 		return err
 	}
 	for _, a := range all {
-		if err := a.instruct(ctx, a.confirm); err != nil {
+		if err := s.refuse(a, a.instruct(ctx, a.confirm)); err != nil { // the daemon may be ending
 			return err
 		}
 	}

@@ -35,8 +35,9 @@ type Log interface {
 	// Offset returns how far the program's output is stored.
 	Offset() uint64
 
-	// Restart begins a new output log: Offset is 0 again.
-	Restart()
+	// Restart begins a new output log: Offset is 0 again, for later writers too unless it
+	// returns an error.
+	Restart() error
 
 	// Skip begins in the middle of another output log: Offset is offset, for later writers
 	// too, and nothing is stored of what comes before.

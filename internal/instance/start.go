@@ -99,7 +99,9 @@ func (s *starting) run(ctx context.Context, cold bool) (*live, error) {
 	l := newLive()
 	s.follow(ctx, l, m)
 	if s.output != nil {
-		s.output.Restart()
+		if err := s.output.Restart(); err != nil {
+			s.log.ErrorContext(ctx, "the log does not say that the program starts anew", logattr.Err(err))
+		}
 	}
 	err = s.enter(ctx, l, func(ctx context.Context) error { return s.begin(ctx, l, plan, env) })
 	if err != nil {

@@ -232,7 +232,7 @@ func (l *stubLog) Exec(_ guestproto.ExecID, _ frame.Type, data []byte) error {
 func (l *stubLog) System(text string) error { return l.add("[system] " + text + "\n") }
 func (l *stubLog) End(text string) error    { return l.add("[system] " + text + "\n") }
 func (l *stubLog) Offset() uint64           { return l.offset }
-func (l *stubLog) Restart()                 { l.offset = 0 }
+func (l *stubLog) Restart() error           { l.offset = 0; return nil }
 func (l *stubLog) Skip(offset uint64) error { l.offset = offset; return nil }
 func (l *stubLog) Close() error             { return nil }
 

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/instance"
 )
 
@@ -57,14 +58,14 @@ func Open(dir string, limits Limits) (*Log, error) {
 	}
 	l.first, l.seq = seqs[0], seqs[len(seqs)-1]
 	for _, seq := range slices.Backward(seqs) {
-		end, offset, err := scan(l.path(seq))
+		end, offset, told, err := scan(l.path(seq))
 		if err != nil {
 			return nil, err
 		}
 		if seq == l.seq {
 			l.size = end
 		}
-		if l.offset = offset; offset > 0 {
+		if l.offset = offset; told {
 			break
 		}
 	}
@@ -96,27 +97,27 @@ func segments(dir string) ([]uint64, error) {
 }
 
 // scan returns where the whole records of a segment end, and the program's last
-// offset in it.
-func scan(path string) (end int64, offset uint64, err error) {
+// offset in it, if there is one: told.
+func scan(path string) (end int64, offset uint64, told bool, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, 0, nil
+		return 0, 0, false, nil
 	}
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, false, err
 	}
 	defer func() { _ = f.Close() }() // only read
 	for r := bufio.NewReaderSize(f, 64<<10); ; {
 		rec, err := readRecord(r)
 		if errors.Is(err, io.EOF) || errors.Is(err, errTorn) {
-			return end, offset, nil
+			return end, offset, told, nil
 		}
 		if err != nil {
-			return 0, 0, fmt.Errorf("read %s: %w", path, err)
+			return 0, 0, false, fmt.Errorf("read %s: %w", path, err)
 		}
 		end += rec.size()
 		if rec.Source == instance.FromProgram {
-			offset = rec.Offset
+			offset, told = rec.Offset, true
 		}
 	}
 }
@@ -135,27 +136,42 @@ func (l *Log) Append(r Record) error {
 	if l.file == nil {
 		return os.ErrClosed
 	}
+	if l.size > 0 && l.size+r.size() > l.limits.Segment {
+		if err := l.rotate(); err != nil {
+			return fmt.Errorf("rotate log: %w", err)
+		}
+	}
+	// The offset is in every segment: those that have it from the program are dropped while
+	// others write.
+	if l.size == 0 && l.offset > 0 && r.Source != instance.FromProgram {
+		if err := l.write(Record{Time: r.Time, Stream: frame.Stdout, Source: instance.FromProgram, Offset: l.offset}); err != nil {
+			return err
+		}
+	}
+	if err := l.write(r); err != nil {
+		return err
+	}
+	if r.Source == instance.FromProgram {
+		l.offset = r.Offset
+	}
+	close(l.grown)
+	l.grown = make(chan struct{})
+	return nil
+}
+
+// write adds a record to the newest segment. The caller holds mu.
+func (l *Log) write(r Record) error {
 	b, err := r.encode(l.buf[:0])
 	if err != nil {
 		return err
 	}
 	l.buf = b
-	if l.size > 0 && l.size+int64(len(b)) > l.limits.Segment {
-		if err := l.rotate(); err != nil {
-			return fmt.Errorf("rotate log: %w", err)
-		}
-	}
 	// At the record's place, not at the file's: a write that was cut short by a full
 	// disk is overwritten by the next one.
 	if _, err := l.file.WriteAt(b, l.size); err != nil {
 		return fmt.Errorf("write log: %w", err)
 	}
 	l.size += int64(len(b))
-	if r.Source == instance.FromProgram {
-		l.offset = r.Offset
-	}
-	close(l.grown)
-	l.grown = make(chan struct{})
 	return nil
 }
 
@@ -183,11 +199,19 @@ func (l *Log) Offset() uint64 {
 	return l.offset
 }
 
-// Restart forgets the offset: a new start of the program begins a new output log.
-func (l *Log) Restart() {
+// Restart forgets the offset: a new start of the program begins a new output log. A daemon
+// that comes next has to know that too, even if the program never writes a word: it would
+// ask the guest for what comes behind all that the run before has written. After an error
+// only this one knows.
+func (l *Log) Restart() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	was := l.offset
 	l.offset = 0
+	l.mu.Unlock()
+	if was == 0 {
+		return nil
+	}
+	return l.Append(Record{Stream: frame.Stdout, Source: instance.FromProgram})
 }
 
 // Close ends the log. Readers that follow it get what is left, then the end.

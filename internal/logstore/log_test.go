@@ -119,6 +119,42 @@ func TestEndOfRun(t *testing.T) {
 	}
 }
 
+// TestOffsetOutlivesDaemon: where the program's output ends is known to whoever opens the
+// log next, whatever others have written since, and also when a new run has written nothing.
+func TestOffsetOutlivesDaemon(t *testing.T) {
+	dir := t.TempDir()
+	limits := Limits{Segment: 1000, Segments: 3}
+	again := func(l *Log) *Log {
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return open(t, dir, limits)
+	}
+	l := open(t, dir, limits)
+	write(t, l, 77, "from the program\n")
+	for i := range 200 {
+		if err := l.Append(Record{Stream: frame.Stdout, Source: instance.FromExec, Exec: "exec-1", Data: fmt.Appendf(nil, "line %d\n", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l = again(l); l.Offset() != 77 {
+		t.Errorf("after much output of an exec the offset is %d, want 77", l.Offset())
+	}
+	if err := l.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	if l = again(l); l.Offset() != 0 {
+		t.Errorf("the offset of a run that has written nothing is %d", l.Offset())
+	}
+	write(t, l, 5, "word\n")
+	if l = again(l); l.Offset() != 5 {
+		t.Errorf("the offset of the new run is %d, want 5", l.Offset())
+	}
+	if got := texts(t, l, instance.LogQuery{Tail: -1}); len(got) == 0 || got[len(got)-1] != "word" {
+		t.Errorf("lines = %q", got)
+	}
+}
+
 // TestTornEnd cuts a log at every byte: what is whole before the cut is read, and
 // the log goes on behind it.
 func TestTornEnd(t *testing.T) {

@@ -9,6 +9,8 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,33 +19,41 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xfeldman/aegisvm/api"
 	"github.com/xfeldman/aegisvm/client"
 	"github.com/xfeldman/aegisvm/internal/fault"
 )
 
 // soak is real instances under users who want different things at the same time, of a
-// daemon and of VMs that are killed now and then.
+// daemon and of VMs that are killed now and then, of a disk that is full and clocks that jump.
+//
+// What users do is in soakusers, what happens to them in soakviolence, how the memory of
+// guests is watched in soakwitness, and what may be left of it all in soakleaks.
 type soak struct {
 	*host
 
-	rng  *rand.Rand
+	rng     *rand.Rand
+	fills   bool       // the disk is this test's own, and may be filled
+	memory  *memories  // of the guests, as they were seen
+	samples []sample   // of the daemon, one after each round
+	jumping sync.Mutex // taken by who sets a guest's clock
+
 	mu   sync.Mutex
 	done map[string]int // what was done, by what came of it
 	bad  []string
 }
 
-// chatter is a program that prints numbers as fast as others let it, a hundred at a
-// time.
-var chatter = []string{"python3", "-uc", `import itertools, time
-for i in itertools.count():
-    print(i)
-    if i % 100 == 99: time.sleep(.05)`}
+// wild are instances to which anything may happen. steady is one that nobody stops, and
+// whose VM nobody kills: whatever else happens, its program is the one that it was.
+var wild = []string{"ann", "bob", "cyd"}
+
+const steady = "dee"
 
 // TestSoak lets users loose on a few instances, and kills daemons and VMs under them.
-// After each round the daemon's list is the truth, and the log of each run of a program
-// has every line, in order, once. AEGIS_SOAK is how long it goes on; 40 s if it is
-// not set, a quarter of an hour under make stress.
+// After each round the daemon's list is the truth, the log of each run of a program
+// has every line, in order, once, and no guest has gone back to what it was before. In the
+// second half the daemon is left alone, and must not grow. At the end nothing is left.
+// AEGIS_SOAK is how long it goes on; 40 s if it is not set, a quarter of an hour under make
+// stress.
 func TestSoak(t *testing.T) {
 	length := stress(40*time.Second, 15*time.Minute)
 	if v := os.Getenv("AEGIS_SOAK"); v != "" {
@@ -53,29 +63,48 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	seed := uint64(time.Now().UnixNano())
-	s := &soak{host: newHost(t), rng: rand.New(rand.NewPCG(seed, 0)), done: map[string]int{}}
+	s := newSoak(t, seed)
 	defer func() { t.Logf("seed %d: %s", seed, s.figures()) }()
-	names := []string{"ann", "bob", "cyd"}
+	s.warm()
+	before := s.leavings()
 	begin, rounds := time.Now(), 0
 	for ; time.Since(begin) < length && !t.Failed(); rounds++ {
-		s.round(names)
+		s.round(time.Since(begin) < length/2)
 	}
 	s.count("rounds", nil, rounds)
-	for _, name := range names {
-		if _, err := s.client().Delete(t.Context(), name); err != nil && fault.KindOf(err) != fault.NotFound {
-			t.Errorf("delete %s: %v", name, err)
-		}
-	}
+	s.flat()
+	s.sweep(nil)
 	s.clean()
+	s.noneLeft()
+	s.compare(before, s.leavings())
 }
 
-// round has users at work for some seconds, and then checks what is left of it.
-func (s *soak) round(names []string) {
+// newSoak makes a home on a disk of its own, where that can be had.
+func newSoak(t *testing.T, seed uint64) *soak {
+	t.Helper()
+	s := &soak{host: makeHome(t), rng: rand.New(rand.NewPCG(seed, 0)), memory: newMemories(), done: map[string]int{}}
+	if s.fills = os.Geteuid() == 0; s.fills {
+		data := filepath.Join(s.home, "data")
+		mount(t, data, "size=3g")
+		// What was linked is hidden now. Empty disks are large files with nothing in them.
+		images := filepath.Join(os.Getenv("AEGIS_TEST_HOME"), "data", "images")
+		if out, err := exec.CommandContext(t.Context(), "cp", "-a", "--sparse=always", images, data).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	t.Cleanup(s.close)
+	s.up()
+	return s
+}
+
+// round has users at work for some seconds, and then checks what is left of it. rough says
+// that the daemon may be killed.
+func (s *soak) round(rough bool) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), stress(10*time.Second, 20*time.Second))
 	defer cancel()
 	var users sync.WaitGroup
-	for i, name := range append(names, names...) { // two users for each
+	for i, name := range slices.Concat(wild, wild, []string{steady, steady}) { // two users for each
 		rng := rand.New(rand.NewPCG(s.rng.Uint64(), uint64(i)))
 		users.Go(func() {
 			for ctx.Err() == nil {
@@ -83,13 +112,18 @@ func (s *soak) round(names []string) {
 			}
 		})
 	}
-	s.violence(ctx.Done())
+	s.violence(ctx.Done(), rough)
 	<-ctx.Done()
 	users.Wait()
 	s.checkTruth(s.t)
-	for _, name := range names {
+	s.sweep(append(wild, steady))
+	s.checkTruth(s.t)
+	for _, name := range append(wild, steady) {
 		s.checkLog(name)
 	}
+	s.adopted()
+	s.isSteady()
+	s.sample()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.bad) > 0 {
@@ -97,117 +131,31 @@ func (s *soak) round(names []string) {
 	}
 }
 
-// violence kills something in the middle of a round, or nothing.
-func (s *soak) violence(over <-chan struct{}) {
+// sweep deletes all instances but those of some names, and all snapshots: a user whose time
+// was over, or whose daemon died, has left them.
+func (s *soak) sweep(but []string) {
 	s.t.Helper()
-	select {
-	case <-time.After(time.Duration(s.rng.IntN(8000)) * time.Millisecond):
-	case <-over:
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	list, err := s.client().List(ctx, "")
+	if err != nil {
+		s.t.Fatal(err)
 	}
-	switch s.rng.IntN(4) {
-	case 0:
-		s.signal(syscall.SIGKILL)
-		s.count("daemon killed", nil, 1)
-		s.up()
-	case 1:
-		s.signal(syscall.SIGTERM)
-		s.count("daemon replaced", nil, 1)
-		s.up()
-	case 2:
-		for _, pid := range s.machines() {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err == nil || errors.Is(err, syscall.ESRCH) {
-				s.count("VM killed", err, 1)
-			}
-			return
+	for _, i := range list {
+		if slices.Contains(but, i.Handle) {
+			continue
+		}
+		if _, err := s.client().Delete(ctx, i.ID); err != nil && fault.KindOf(err) != fault.NotFound {
+			s.t.Errorf("delete %s: %v", i.Handle, err)
 		}
 	}
-}
-
-// wishes is what users do, as often as they do it.
-var wishes = strings.Fields(strings.Repeat("exec exec exec exec pause resume start copy logs ", 3) + "stop stop restart restart disable delete")
-
-// step does one thing that a user does. Refusals are to be expected, defects are not.
-func (s *soak) step(ctx context.Context, rng *rand.Rand, name string) {
-	c, never := s.client(), int64(0)
-	what := wishes[rng.IntN(len(wishes))]
-	var err error
-	switch what {
-	case "start":
-		err = failed(c.Start(ctx, name))
-	case "stop":
-		err = failed(c.Stop(ctx, name))
-	case "restart":
-		err = failed(c.Restart(ctx, name))
-	case "pause":
-		err = failed(c.Pause(ctx, name))
-	case "resume":
-		err = failed(c.Resume(ctx, name))
-	case "disable":
-		err = failed(c.Disable(ctx, name))
-	case "delete":
-		err = failed(c.Delete(ctx, name))
-	case "exec":
-		err = s.echo(ctx, name, rng)
-	case "copy":
-		err = s.copy(ctx, name, rng)
-	case "logs":
-		for _, err = range c.Logs(ctx, name, client.LogQuery{Tail: 10}) {
-			if err != nil {
-				break
-			}
-		}
-	}
-	s.count(what, err, 1)
-	if fault.KindOf(err) == fault.NotFound {
-		_, _, err = c.Create(ctx, api.CreateRequest{Handle: name, Command: chatter, PauseAfterS: &never})
-		s.count("create", err, 1)
-	}
+	snapshots, err := s.client().Snapshots(ctx)
 	if err != nil {
-		select { // what is refused now is refused again at once
-		case <-ctx.Done():
-		case <-time.After(20 * time.Millisecond):
-		}
+		s.t.Fatal(err)
 	}
-}
-
-// echo runs a command whose output and status are known.
-func (s *soak) echo(ctx context.Context, name string, rng *rand.Rand) error {
-	want, status := strconv.Itoa(rng.Int()), rng.IntN(100)
-	attach, err := s.client().Exec(ctx, name, api.ExecRequest{Command: []string{"sh", "-c", fmt.Sprintf("echo %s; exit %d", want, status)}})
-	if err != nil {
-		return err
-	}
-	var out strings.Builder
-	got, err := attach.Stream(ctx, client.Streams{Stdout: &out})
-	if err != nil {
-		return err
-	}
-	// A stop or a kill of the VM's processes is no lie.
-	if got != 143 && got != 137 && (got != status || out.String() != want+"\n") {
-		s.defect("exec in %s: status %d, %q; want %d, %s", name, got, out.String(), status, want)
-	}
-	return nil
-}
-
-// copy reads a file that every instance has.
-func (s *soak) copy(ctx context.Context, name string, rng *rand.Rand) error {
-	d, err := s.client().CopyFrom(ctx, name, "/usr/bin/env")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = d.Close() }() // only read
-	buf := make([]byte, 1+rng.IntN(64<<10))
-	for n := 0; ; {
-		m, err := d.Read(buf)
-		n += m
-		if err != nil && err.Error() == "EOF" {
-			if n < 10_000 {
-				s.defect("copy from %s: %d bytes", name, n)
-			}
-			return nil
-		}
-		if err != nil {
-			return err
+	for _, snap := range snapshots {
+		if _, err := s.client().DeleteSnapshot(ctx, snap.ID); err != nil && fault.KindOf(err) != fault.NotFound {
+			s.t.Errorf("delete snapshot %s: %v", snap.Name, err)
 		}
 	}
 }
@@ -218,6 +166,9 @@ func (s *soak) defect(format string, args ...any) {
 	s.bad = append(s.bad, fmt.Sprintf(format, args...))
 }
 
+// errCut is a connection that ended, as those of a VM do that is paused or dies.
+var errCut = errors.New("the connection was cut")
+
 // count notes what was done, and what came of it. No kind of end is a defect but that
 // which AegisVM itself calls one.
 func (s *soak) count(what string, err error, n int) {
@@ -226,6 +177,8 @@ func (s *soak) count(what string, err error, n int) {
 		came = "ended by the test"
 		if _, ok := errors.AsType[*fault.Error](err); ok {
 			came = string(fault.KindOf(err))
+		} else if errors.Is(err, errCut) {
+			came = "cut"
 		} else if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, syscall.ESRCH) {
 			s.defect("%s: %v", what, err)
 		}
@@ -249,31 +202,56 @@ func (s *soak) figures() string {
 }
 
 // checkLog reads the log of an instance. Each run of its program counts from 0, and a
-// run that begins leaves nothing out of the one before but what died with its VM.
+// run that begins leaves nothing out of the one before but what died with its VM, or what a
+// full disk did not take, which the log owns up to.
 func (s *soak) checkLog(name string) {
 	s.t.Helper()
-	prev, lines, runs := -1, 0, 0
-	for line, err := range s.client().Logs(s.t.Context(), name, client.LogQuery{Tail: -1}) {
-		if fault.KindOf(err) == fault.NotFound {
-			return
+	prev, runs, loose := -1, 0, 0
+	lines, err := s.numbers(name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for i, line := range lines {
+		if line == lost {
+			loose = 2 // the first may be the end of one whose beginning is lost
+			continue
 		}
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		n, err := strconv.Atoi(line.Line)
+		n, err := strconv.Atoi(line)
 		switch {
-		case line.Source == "system", line.Open:
-			continue // a remark, or the last word of a VM that was killed
+		case loose > 0 && err == nil && n != 0:
+			loose--
+		case i+1 < len(lines) && lines[i+1] == lost:
+			continue // its end is lost
 		case err != nil, n != 0 && n != prev+1:
-			s.t.Fatalf("%s: line %q after %d\n%s", name, line.Line, prev, s.log())
+			s.t.Fatalf("%s: line %q after %d\n%s", name, line, prev, s.log())
 		case n == 0:
 			runs++
 		}
 		prev = n
-		lines++
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.done["lines checked"] += lines
+	s.done["lines checked"] += len(lines)
 	s.done["runs checked"] += runs
+}
+
+// lost is what numbers says of output that the log says is lost.
+const lost = "lost"
+
+// numbers returns what the program of an instance has printed, as its log has it.
+func (s *soak) numbers(name string) (lines []string, err error) {
+	for line, err := range s.client().Logs(s.t.Context(), name, client.LogQuery{Tail: -1}) {
+		switch {
+		case fault.KindOf(err) == fault.NotFound:
+			return nil, nil
+		case err != nil:
+			return nil, err
+		case line.Source == "system" && strings.Contains(line.Line, "of output were lost here"):
+			lines = append(lines, lost)
+		case line.Source == "system", line.Open: // a remark, or the last word of a VM that was killed
+		default:
+			lines = append(lines, line.Line)
+		}
+	}
+	return lines, nil
 }
