@@ -251,7 +251,7 @@ install_packages() {
 	chmod 755 "$tmp" # apt reads packages as a user of its own
 	if [ "$packages" = deb ]; then
 		# What set-up needs comes along; what QEMU would like to have, such as windows, does not.
-		set -- apt-get install -y --no-install-recommends "$@" mmdebstrap uidmap
+		set -- env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" mmdebstrap uidmap
 		as_root "$@" || { as_root apt-get update && as_root "$@"; }
 	elif has dnf; then
 		as_root dnf install -y "$@"

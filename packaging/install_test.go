@@ -137,11 +137,11 @@ func TestInstallPackages(t *testing.T) {
 		want      []string
 	}{
 		"debian": {"ID=debian\n", "dpkg-query", []string{
-			"sudo apt-get install -y --no-install-recommends TMP/aegisvm_1.0.0_deb TMP/aegisvm-agent-kit_1.0.0_deb mmdebstrap uidmap",
+			"sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends TMP/aegisvm_1.0.0_deb TMP/aegisvm-agent-kit_1.0.0_deb mmdebstrap uidmap",
 			"sudo dpkg -r aegisvm-agent-kit aegisvm",
 		}},
 		"a child of ubuntu": {"ID=mint\nID_LIKE=\"ubuntu debian\"\n", "dpkg-query", []string{
-			"sudo apt-get install -y --no-install-recommends TMP/aegisvm_1.0.0_deb TMP/aegisvm-agent-kit_1.0.0_deb mmdebstrap uidmap",
+			"sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends TMP/aegisvm_1.0.0_deb TMP/aegisvm-agent-kit_1.0.0_deb mmdebstrap uidmap",
 			"sudo dpkg -r aegisvm-agent-kit aegisvm",
 		}},
 		"fedora": {"ID=fedora\n", "rpm", []string{

@@ -68,7 +68,8 @@ func (s *setup) ensurePrograms(ctx context.Context) error {
 	case s.UID == 0:
 		s.line("installing %s", strings.Join(packages, ", "))
 	case s.Ask != nil && s.Ask(fmt.Sprintf("This host lacks %s. Run `%s` now?", strings.Join(names, ", "), command)):
-		install = append([]string{"sudo"}, install...)
+		// sudo keeps the environment to itself, and nobody would see a question of debconf.
+		install = append([]string{"sudo", "env", "DEBIAN_FRONTEND=noninteractive"}, install...)
 	default:
 		return lack.WithHint("run: %s", command)
 	}

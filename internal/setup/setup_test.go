@@ -214,7 +214,8 @@ func TestInstallationIsAsked(t *testing.T) {
 		w.UID = 1000
 		w.remove(QEMU().Name)
 		w.installer()
-		w.program("sudo", `"`+w.bin+`/$1" "$2" "$3" "$4" "$5"`)
+		// It keeps the environment to itself.
+		w.program("sudo", `test "$1 $2" = "env DEBIAN_FRONTEND=noninteractive" && shift 2 && "`+w.bin+`/$1" "$2" "$3" "$4" "$5"`)
 		asked := ""
 		w.Ask = func(q string) bool { asked = q; return yes }
 		err := Run(t.Context(), w.Options)

@@ -16,15 +16,18 @@ import (
 	"github.com/xfeldman/aegisvm/internal/cli"
 )
 
-func main() {
-	if len(os.Args) != 2 {
+func main() { os.Exit(run(os.Args[1:])) } //nolint:forbidigo // a main that is not in cmd: users get its output alone
+
+func run(args []string) int {
+	if len(args) != 1 {
 		fmt.Fprintln(os.Stderr, "usage: man FOLDER")
-		os.Exit(2)
+		return 2
 	}
-	if err := write(os.Args[1]); err != nil {
+	if err := write(args[0]); err != nil {
 		fmt.Fprintln(os.Stderr, "man:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 func write(dir string) error {
