@@ -15,6 +15,7 @@ import (
 // parse what they show as "check". What is marked otherwise is tested elsewhere, see
 // package docs.
 func TestDocs(t *testing.T) {
+	t.Parallel()
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
