@@ -22,7 +22,7 @@ import (
 const patience = 3 * time.Minute
 
 // settling is how long what a command tells may take to become what a page shows.
-const settling = 30 * time.Second
+const settling = 20 * time.Second
 
 // looks are commands that only tell how things are: they are asked again until things
 // are as the page shows, as a reader would.
