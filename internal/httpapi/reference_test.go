@@ -81,12 +81,12 @@ func takes(op *openapi3.Operation) string {
 
 func gives(op *openapi3.Operation) string {
 	for _, status := range slices.Sorted(maps.Keys(op.Responses.Map())) {
-		switch r := op.Responses.Value(status).Value; {
-		case status == "default":
-		case status == "101":
+		switch status {
+		case "default":
+		case "101":
 			return "an attach stream"
 		default:
-			return content(r.Content)
+			return content(op.Responses.Value(status).Value.Content)
 		}
 	}
 	return "an error"

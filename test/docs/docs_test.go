@@ -2,6 +2,7 @@ package docs
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -64,7 +65,7 @@ func check(page Page, b Block, tests map[string]string) error {
 		return checkConsole(b)
 	case "json":
 		if !json.Valid([]byte(b.Text)) {
-			return fmt.Errorf("this is no JSON")
+			return errors.New("this is no JSON")
 		}
 	case "toml":
 		var v map[string]any
@@ -77,7 +78,7 @@ func check(page Page, b Block, tests map[string]string) error {
 		}
 	default:
 		if b.Attr["file"] == "" {
-			return fmt.Errorf("nobody says how this is tested; see the comment of package test/docs")
+			return errors.New("nobody says how this is tested; see the comment of package test/docs")
 		}
 	}
 	return nil
@@ -86,11 +87,11 @@ func check(page Page, b Block, tests map[string]string) error {
 func checkConsole(b Block) error {
 	switch {
 	case len(b.Commands) == 0:
-		return fmt.Errorf("no command; commands begin with $")
+		return errors.New("no command; commands begin with $")
 	case !slices.Contains([]string{"vm", "fake", "check"}, b.How):
 		return fmt.Errorf("a console is vm, fake or check, not %q; see the comment of package test/docs", b.How)
 	case (b.How == "check") != (b.Attr["because"] != ""):
-		return fmt.Errorf("what is only checked says why, in because=, and nothing else does")
+		return errors.New("what is only checked says why, in because=, and nothing else does")
 	}
 	return nil
 }

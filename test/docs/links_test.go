@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
@@ -130,14 +131,14 @@ func follow(files map[string]document, from, link string) error {
 	case u.Scheme != "":
 		return nil // of somebody else
 	case strings.HasPrefix(u.Path, "/"):
-		return fmt.Errorf("not relative")
+		return errors.New("not relative")
 	}
 	to := from
 	if u.Path != "" {
 		to = filepath.ToSlash(filepath.Join(filepath.Dir(from), u.Path))
 	}
 	if !filepath.IsLocal(to) {
-		return fmt.Errorf("leads out of the repository")
+		return errors.New("leads out of the repository")
 	}
 	d, ok := files[to]
 	if !ok {

@@ -15,11 +15,11 @@ type Ports map[string]string
 var readers = []string{"8080", "8081", "8099"}
 
 // FreePorts finds ports of this host for those of pages.
-func FreePorts(t testing.TB) Ports {
+func FreePorts(t *testing.T) Ports {
 	t.Helper()
 	ports := Ports{}
 	for _, p := range readers {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}

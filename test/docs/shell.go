@@ -22,7 +22,7 @@ import (
 const patience = 3 * time.Minute
 
 // settling is how long what a command tells may take to become what a page shows.
-const settling = 30 * time.Second
+const settling = 20 * time.Second
 
 // looks are commands that only tell how things are: they are asked again until things
 // are as the page shows, as a reader would.
@@ -30,7 +30,7 @@ var looks = regexp.MustCompile(`^(aegis (logs|status|instance (list|info|tree|sc
 
 // Shell runs the consoles of one page.
 type Shell struct {
-	t        testing.TB
+	t        *testing.T
 	dir      string // the page's folder
 	cmd      *exec.Cmd
 	stdin    io.WriteCloser
@@ -44,7 +44,7 @@ const mark = "\x01ended with "
 
 // NewShell starts a shell for a page in a folder of its own. env is its environment, in
 // which HOME is the folder above AEGIS_HOME.
-func NewShell(t testing.TB, root string, page Page, ports Ports, env []string) *Shell {
+func NewShell(t *testing.T, root string, page Page, ports Ports, env []string) *Shell {
 	t.Helper()
 	s := &Shell{t: t, dir: filepath.Join(t.TempDir(), "page"), ports: ports}
 	if err := s.fill(root, page); err != nil {
@@ -100,7 +100,7 @@ func (s *Shell) Prepare(b Block) {
 		s.t.Fatalf("%s: file=%s", b.Where, name)
 	}
 	path := filepath.Join(s.dir, name)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(b.Text), 0o755)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o750), os.WriteFile(path, []byte(b.Text), 0o600)); err != nil {
 		s.t.Fatal(err)
 	}
 }

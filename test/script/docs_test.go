@@ -15,6 +15,7 @@ import (
 // parse what they show as "check". What is marked otherwise is tested elsewhere, see
 // package docs.
 func TestDocs(t *testing.T) {
+	t.Parallel()
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +86,7 @@ func shows(page docs.Page, how string) bool {
 
 // stubs are programs that pages call where AegisVM's own are only parsed, and that would
 // change this host, or ask others. make says what it would do.
-var stubs = []string{"sudo", "apt-get", "brew", "curl", "docker", "claude", "systemctl", "journalctl", "launchctl", "loginctl", "rpm", "dnf", "jq", "pass"}
+var stubs = []string{"sudo", "apt-get", "brew", "curl", "docker", "claude", "systemctl", "journalctl", "launchctl", "loginctl", "rpm", "dnf", "jq", "pass", "openssl", "sha256sum", "dpkg", "zypper"}
 
 // shimsFor makes a folder in which aegis parses, and nothing else does anything.
 func shimsFor(t *testing.T, root string) string {
