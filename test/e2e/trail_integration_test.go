@@ -152,7 +152,7 @@ func (h *trail) nowhere(when string) {
 		places[p] = func(value string) bool {
 			env, _ := os.ReadFile(filepath.Join(p, "environ")) // as above
 			mine := strings.Contains(string(args), "aegis-gateway")
-			return strings.Contains(string(args), value) || strings.Contains(string(env), value) && !(mine && h.sidecar[h.nameOf(value)])
+			return strings.Contains(string(args), value) || strings.Contains(string(env), value) && (!mine || !h.sidecar[h.nameOf(value)])
 		}
 	}
 	for name, value := range h.values {
