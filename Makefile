@@ -65,10 +65,15 @@ check-clients: build ## MCP clients that are not written in Go, in real VMs
 	@scripts/check-clients $(STATE)/clients
 
 .PHONY: stress
-stress: test-home ## the full forms of the heavy tests
+stress: test-home ## the full forms of the heavy tests, and every fuzz target
 	@scripts/ensure-tools stress
 	AEGIS_REQUIRE_VM=1 AEGIS_STRESS=1 AEGIS_TEST_HOME=$(TEST_HOME) AEGIS_TEST_BIN=$(BIN) \
 		$(GO) test -tags integration -count=1 -timeout 150m -p 1 -v -run "$$(scripts/integration-tests)" $$(scripts/integration-packages)
+	scripts/fuzz 30s
+
+.PHONY: fuzz
+fuzz: ## every decoder of hostile input, half a minute each
+	scripts/fuzz 30s
 
 .PHONY: kvm-lab
 kvm-lab: test-home ## drivers on KVM, in a machine that emulates it; prints which test ran on which

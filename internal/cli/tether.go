@@ -50,6 +50,11 @@ func (a *app) display(text string) string {
 	if !isTerminal(a.out) {
 		return text
 	}
+	return harmless(text)
+}
+
+// harmless takes the control characters out of a text, but for those of its lines.
+func harmless(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && r != '\n' && r != '\t' {
 			return -1

@@ -129,3 +129,14 @@ func TestLogPrinterBrokenPipe(t *testing.T) {
 		t.Errorf("%v is not a broken pipe", err)
 	}
 }
+
+// TestHarmless: what a model writes does nothing to a terminal, and is otherwise as it was.
+func TestHarmless(t *testing.T) {
+	for text, want := range map[string]string{
+		"a\n\tb ü 🎉": "a\n\tb ü 🎉", "\x1b]52;c;aGk=\x07x": "]52;c;aGk=x", "\x1b[2J\r\u009b31m": "[2J31m", "\x00\x7f": "",
+	} {
+		if got := harmless(text); got != want {
+			t.Errorf("%q became %q, want %q", text, got, want)
+		}
+	}
+}

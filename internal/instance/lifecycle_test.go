@@ -216,6 +216,25 @@ func TestCrashLoop(t *testing.T) {
 	})
 }
 
+// TestLongRunsAreNoCrashLoop: a server that fails after it has run for a while is started again
+// as often as it is asked for.
+func TestLongRunsAreNoCrashLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStubWorld()
+		w.runs = crashSoon + time.Second
+		s := NewSet(w.world())
+		create(t, s, "server")
+		for i := range 2 * crashLimit {
+			if err := s.Resume(t.Context(), "server"); err != nil {
+				t.Fatalf("start %d: %v", i+1, err)
+			}
+			time.Sleep(w.runs + 2*time.Second)
+			wantState(t, s, "server", Stopped)
+		}
+		closeSet(t, s, StopAll)
+	})
+}
+
 func TestBootFailureIsRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newStubWorld()

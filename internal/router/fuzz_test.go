@@ -15,9 +15,15 @@ import (
 // instance or none; and under a name that is not this host's it reaches none.
 func FuzzRequest(f *testing.F) {
 	for _, s := range [][3]string{
-		{"web.localhost:8099", "", ""}, {"80-web.localhost", "http://web.localhost", ""}, {"[::1]:8099", "null", "web"},
-		{"127.0.0.1", "http://evil.example", "inst-web"}, {"127.0.0.1.evil.example", "", "web"}, {"localhost.evil.example:80", "", "web"},
-		{"evil.example#.localhost", "http://localhost@evil.example", ""}, {"\x00.localhost", "http://[::1", ""}, {"LOCALHOST.", "http://2130706433/", ""},
+		{"web.localhost:8099", "", ""},
+		{"80-web.localhost", "http://web.localhost", ""},
+		{"[::1]:8099", "null", "web"},
+		{"127.0.0.1", "http://evil.example", "inst-web"},
+		{"127.0.0.1.evil.example", "", "web"},
+		{"localhost.evil.example:80", "", "web"},
+		{"evil.example#.localhost", "http://localhost@evil.example", ""},
+		{"\x00.localhost", "http://[::1", ""},
+		{"LOCALHOST.", "http://2130706433/", ""},
 	} {
 		f.Add(s[0], s[1], s[2])
 	}

@@ -90,7 +90,12 @@ func (h *trail) use() {
 	}
 	h.ok("instance", "start", "--kit", "agent", "--name", "agent", "--secret", "OPENAI_API_KEY")
 	conf := filepath.Join(h.home, "kits", "agent", "gateway.json")
-	webhook := `{"webhook":{"listen":"127.0.0.1:1","post_url":"http://127.0.0.1:1/","token_secret":"SIDECAR"}}`
+	port, err := net.Listen("tcp", "127.0.0.1:0") // nobody else gets the number
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { _ = port.Close() })
+	webhook := fmt.Sprintf(`{"webhook":{"listen":%q,"post_url":"http://127.0.0.1:1/","token_secret":"SIDECAR"}}`, port.Addr())
 	if err := errors.Join(os.MkdirAll(filepath.Dir(conf), 0o700), os.WriteFile(conf, []byte(webhook), 0o600)); err != nil {
 		h.t.Fatal(err)
 	}
@@ -147,7 +152,7 @@ func (h *trail) nowhere(when string) {
 		places[p] = func(value string) bool {
 			env, _ := os.ReadFile(filepath.Join(p, "environ")) // as above
 			mine := strings.Contains(string(args), "aegis-gateway")
-			return strings.Contains(string(args), value) || strings.Contains(string(env), value) && !(mine && h.sidecar[h.nameOf(value)])
+			return strings.Contains(string(args), value) || strings.Contains(string(env), value) && (!mine || !h.sidecar[h.nameOf(value)])
 		}
 	}
 	for name, value := range h.values {

@@ -25,10 +25,7 @@ func TestWorstGuest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	workspace := filepath.Join(h.home, "worst")
-	if err := os.Mkdir(workspace, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	workspace := t.TempDir()
 	code, err := os.ReadFile(script)
 	if err != nil {
 		t.Fatal(err)

@@ -51,6 +51,12 @@ func TestCancelKillsTheGroup(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	defer End("run-3")
+	for deadline := time.Now().Add(10 * time.Second); len(marked("run-3")) < 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not start the other")
+		}
+	}
 	cancel()
 	if err := cmd.Wait(); err == nil {
 		t.Error("it ended well")

@@ -16,9 +16,14 @@ func FuzzRefusal(f *testing.F) {
 		code        int
 		body, after string
 	}{
-		{401, `{"error":{"message":"bad key sk-fuzzed-key","code":"invalid_api_key"}}`, ""}, {429, `{"error":"slow"}`, "12"},
-		{400, `{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long"}}`, ""}, {502, "<html>", "Wed, 21 Oct 2015 07:28:00 GMT"},
-		{413, `{"message":7}`, "-1"}, {529, "\xff\xfe", "1e300"}, {403, `{"error":[[[]]]}`, "NaN"}, {429, "", "1e17"},
+		{401, `{"error":{"message":"bad key sk-fuzzed-key","code":"invalid_api_key"}}`, ""},
+		{429, `{"error":"slow"}`, "12"},
+		{400, `{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long"}}`, ""},
+		{502, "<html>", "Wed, 21 Oct 2015 07:28:00 GMT"},
+		{413, `{"message":7}`, "-1"},
+		{529, "\xff\xfe", "1e300"},
+		{403, `{"error":[[[]]]}`, "NaN"},
+		{429, "", "1e17"},
 	} {
 		f.Add(s.code, s.body, s.after)
 	}

@@ -38,9 +38,16 @@ func FuzzPageText(f *testing.F) {
 // files. What it is told back can be sent, and tells no secret.
 func FuzzCall(f *testing.F) {
 	for _, c := range [][2]string{
-		{"memory_store", `{"text":"x sk-very-secret"}`}, {"memory_search", `{"query":"x"}`}, {"memory_delete", `{"id":"x"}`},
-		{"cron_create", `{"schedule":"* * * * *","message":"sk-very-secret"}`}, {"cron_list", `{}`}, {"cron_delete", `{"id":1}`},
-		{"cron_create", `{"schedule":"@reboot","message":"x","session":"../y"}`}, {"cron_enable", ``}, {"nothing", `null`}, {"memory_store", `[1,`},
+		{"memory_store", `{"text":"x sk-very-secret"}`},
+		{"memory_search", `{"query":"x"}`},
+		{"memory_delete", `{"id":"x"}`},
+		{"cron_create", `{"schedule":"* * * * *","message":"sk-very-secret"}`},
+		{"cron_list", `{}`},
+		{"cron_delete", `{"id":1}`},
+		{"cron_create", `{"schedule":"@reboot","message":"x","session":"../y"}`},
+		{"cron_enable", ``},
+		{"nothing", `null`},
+		{"memory_store", `[1,`},
 	} {
 		f.Add(c[0], []byte(c[1]))
 	}
