@@ -171,7 +171,10 @@ func (m *Machine) savedState() ([]byte, error) {
 	if err == nil && len(b) > maxState {
 		err = fmt.Errorf("a state of more than %v", size.Bytes(maxState))
 	}
-	return b, err
+	if err != nil {
+		return nil, err
+	}
+	return withoutDump(b)
 }
 
 func digest(b []byte) string {
