@@ -74,8 +74,8 @@ func requireKVM(t *testing.T) (ground, *Driver) {
 		t.Skipf("no VMs on this VMM here: %v", err)
 	}
 	g, _ := testGround() // it is there
-	copied := *d         // a process of its own has one of its own
-	return g, &copied
+	copied := &Driver{binary: d.binary, version: d.version, why: d.why, account: d.account, landlock: d.landlock, log: d.log, answer: d.answer, platform: d.platform}
+	return g, copied
 }
 
 func harness(t *testing.T) vmmtest.Harness {
@@ -98,8 +98,8 @@ func harness(t *testing.T) vmmtest.Harness {
 		Lose: func(t *testing.T, m vmm.Machine) vmm.Driver {
 			t.Helper()
 			m.(*Machine).Release()
-			next := *d
-			return &next
+			_, next := requireKVM(t)
+			return next
 		},
 		Strike: func(t *testing.T, m vmm.Machine) {
 			t.Helper()
