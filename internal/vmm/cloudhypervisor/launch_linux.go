@@ -64,7 +64,7 @@ func (l *launch) inherit(f *os.File) int {
 func (d *Driver) recipe(spec *vmm.Spec) recipe {
 	r := recipe{
 		Arch: runtime.GOARCH, Memory: spec.Memory, VCPUs: spec.VCPUs, Cmdline: spec.Cmdline,
-		HostCPU: host.HostCPU(), Network: spec.Network,
+		HostCPU: host.CPU(), Network: spec.Network,
 	}
 	for _, disk := range spec.Disks {
 		r.Disks = append(r.Disks, diskFile{Name: disk.Name, ReadOnly: disk.ReadOnly, Format: disk.Format})

@@ -49,7 +49,7 @@ func (r *room) has(bytes size.Bytes) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	free := size.Bytes(st.Bavail) * size.Bytes(st.Bsize) //nolint:gosec,unconvert // a size, of another type on other systems
+	free := size.Bytes(st.Bavail) * size.Bytes(st.Bsize) //nolint:gosec // a size
 	return r.promised+bytes <= free
 }
 

@@ -16,7 +16,7 @@ func TestRoom(t *testing.T) {
 	if err := unix.Statfs(memoryDir, &st); err != nil || st.Type != unix.TMPFS_MAGIC {
 		t.Skipf("no file system in memory here: %v", err)
 	}
-	free := size.Bytes(st.Bavail) * size.Bytes(st.Bsize) //nolint:gosec,unconvert // a size
+	free := size.Bytes(st.Bavail) * size.Bytes(st.Bsize)
 	if free < 64*size.MiB {
 		t.Skipf("only %v free", free)
 	}

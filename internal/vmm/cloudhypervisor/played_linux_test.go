@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -60,7 +61,7 @@ func (p *player) descriptor(name string) (*os.File, error) {
 	for i, a := range p.args[:len(p.args)-1] {
 		if a == name {
 			fd, err := strconv.Atoi(strings.TrimPrefix(p.args[i+1], "fd="))
-			return os.NewFile(uintptr(fd), name), err //nolint:gosec // a descriptor
+			return os.NewFile(uintptr(fd), name), err
 		}
 	}
 	return nil, fmt.Errorf("no %s in %q", name, p.args)
@@ -82,7 +83,7 @@ func (p *player) run() error {
 	if err != nil {
 		return err
 	}
-	go func() { p.failed <- http.Serve(l, http.HandlerFunc(p.answer)) }() //nolint:gosec // a test's
+	go func() { p.failed <- http.Serve(l, http.HandlerFunc(p.answer)) }()
 	return <-p.failed
 }
 
@@ -306,9 +307,7 @@ func (p *player) restore(dir string) error {
 	if err := p.create(); err != nil {
 		return err
 	}
-	for id, is := range state.Sizes {
-		p.sizes[id] = is
-	}
+	maps.Copy(p.sizes, state.Sizes)
 	if err := p.begin(state.Card); err != nil {
 		return err
 	}
