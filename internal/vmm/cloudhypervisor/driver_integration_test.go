@@ -55,6 +55,9 @@ var testGround = sync.OnceValues(func() (ground, error) {
 
 // realDriver opens the driver on this host, of which the first trial may boot a kernel.
 var realDriver = sync.OnceValues(func() (*Driver, error) {
+	if _, err := Find("", ""); err != nil { // before anything is built for it
+		return nil, err
+	}
 	g, err := testGround()
 	if err != nil {
 		return nil, err
