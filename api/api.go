@@ -58,6 +58,7 @@ type RunRequest struct {
 	MemoryMB int64             `json:"memory_mb,omitempty"`
 	VCPUs    int               `json:"vcpus,omitempty"`
 	DiskMB   int64             `json:"disk_mb,omitempty"`
+	VMM      string            `json:"vmm,omitempty"` // that the daemon must run VMs on; another is a conflict
 	Expose   []ExposeRequest   `json:"expose,omitempty"`
 	// Egress is what the VM may reach: "none", "public" (the default) or "all".
 	// AllowHosts names more: names, addresses and prefixes, with a port or without; with

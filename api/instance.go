@@ -13,6 +13,7 @@ type CreateRequest struct {
 	MemoryMB   int64             `json:"memory_mb,omitempty"`
 	VCPUs      int               `json:"vcpus,omitempty"`
 	DiskMB     int64             `json:"disk_mb,omitempty"`
+	VMM        string            `json:"vmm,omitempty"` // as in RunRequest
 	Workdir    string            `json:"workdir,omitempty"`
 	User       string            `json:"user,omitempty"`
 	Egress     string            `json:"egress,omitempty"`      // as in RunRequest

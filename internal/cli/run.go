@@ -74,7 +74,7 @@ func (o *runOptions) run(ctx context.Context, command []string) error {
 	req := api.RunRequest{
 		Command: command, Env: o.spec.env.merged(), Secrets: o.spec.secrets, Handle: o.spec.name, Workdir: o.spec.workdir, User: o.spec.user,
 		ImageRef: o.spec.image, Pull: o.spec.pull.forDaemon(), Kit: o.spec.kit,
-		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb,
+		MemoryMB: o.spec.memory.mb, VCPUs: int(o.spec.cpus), DiskMB: o.spec.disk.mb, VMM: o.spec.vmm,
 		Capabilities: o.spec.rights.rights,
 		Expose:       o.spec.expose.requests(), Egress: o.spec.egress, AllowHosts: o.spec.allow,
 		Workspace: o.spec.folders.workspace, WorkspaceReadOnly: o.spec.folders.readOnly, Mounts: o.spec.folders.mounts,

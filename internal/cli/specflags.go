@@ -21,6 +21,7 @@ type specFlags struct {
 	memory  sizeFlag
 	cpus    countFlag
 	disk    sizeFlag
+	vmm     string
 	expose  exposeFlags
 	egress  string
 	allow   []string
@@ -45,6 +46,7 @@ func (s *specFlags) add(f *pflag.FlagSet) {
 	f.Var(&s.memory, "memory", "memory of the VM: `SIZE` such as 512M or 2G (default 512M)")
 	f.Var(&s.cpus, "cpus", "`NUMBER` of virtual CPUs (default 1)")
 	f.Var(&s.disk, "disk", "`SIZE` of the disk, which takes only what is written (default 8G)")
+	f.StringVar(&s.vmm, "vmm", "", "fail unless VMs run on `VMM`, such as qemu; one runs them all (see the setting vmm)")
 	f.Var(&s.rights, "capabilities", "what the VM may ask of this host over the Guest API, as JSON in `FILE` (default nothing)")
 }
 

@@ -119,6 +119,7 @@ func unknown(key string, from Origin) error {
 		WithHint("settings are: %s", strings.Join(Keys(), ", "))
 }
 
+//nolint:unparam // the default stands in the same place for all settings
 func text(key, value, doc string, field func(*Config) *string) setting {
 	return setting{
 		key: key, value: value, doc: doc,

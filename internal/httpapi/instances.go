@@ -74,6 +74,9 @@ func (s *Server) createInstance(w http.ResponseWriter, r *http.Request) error {
 	if req.Snapshot != "" {
 		return s.createFromSnapshot(w, r, req)
 	}
+	if err := s.checkVMM(req.VMM); err != nil {
+		return err
+	}
 	spec, err := createSpec(req)
 	if err != nil {
 		return err
@@ -142,7 +145,7 @@ func created(v instance.View, waited bool) api.Created {
 func createSpec(req api.CreateRequest) (instance.Spec, error) {
 	spec, err := specOf(api.RunRequest{
 		Command: req.Command, Env: req.Env, Secrets: req.Secrets, Handle: req.Handle, Workdir: req.Workdir, User: req.User,
-		ImageRef: req.ImageRef, Pull: req.Pull, MemoryMB: req.MemoryMB, VCPUs: req.VCPUs, DiskMB: req.DiskMB,
+		ImageRef: req.ImageRef, Pull: req.Pull, MemoryMB: req.MemoryMB, VCPUs: req.VCPUs, DiskMB: req.DiskMB, VMM: req.VMM,
 		Expose: req.Expose, Egress: req.Egress, AllowHosts: req.AllowHosts,
 		Workspace: req.Workspace, WorkspaceReadOnly: req.WorkspaceReadOnly, Mounts: req.Mounts,
 		Kit: req.Kit, Capabilities: req.Capabilities,

@@ -26,6 +26,9 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(r, &req); err != nil {
 		return err
 	}
+	if err := s.checkVMM(req.VMM); err != nil {
+		return err
+	}
 	spec, err := specOf(req)
 	if err != nil {
 		return err

@@ -135,6 +135,9 @@ func (s *Server) createFromSnapshot(w http.ResponseWriter, r *http.Request, req 
 			return fault.New(fault.Invalid, "a start from a snapshot takes no %s: its program goes on", x.name[2:])
 		}
 	}
+	if err := s.checkVMM(req.VMM); err != nil {
+		return err
+	}
 	spec, err := createSpec(req)
 	if err != nil {
 		return err

@@ -430,3 +430,48 @@ func TestForkOfAStopped(t *testing.T) {
 		t.Errorf("plan %v with disk %+v", plan.Kind, plan.Recipe.Disks[1])
 	}
 }
+
+// unforkable is a machine whose disk cannot be forked while it is there.
+type unforkable struct {
+	vmm.Machine
+	vmm.Saver
+}
+
+// TestForkByMoving takes machines whose disks cannot be forked: they are ended, and go on as
+// copies of themselves.
+func TestForkByMoving(t *testing.T) {
+	for name, owner := range map[string]bool{"of a clone": false, "of an owner": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			id, m := s.running(t, owner)
+			for round := range 3 {
+				c, next := s.capture(t, id, unforkable{m, m.(vmm.Saver)})
+				if next == m {
+					t.Fatal("it goes on on a disk that copies share")
+				}
+				m = next
+				clone, cm, found := s.fork(t, c)
+				if found != "word" {
+					t.Errorf("round %d: the clone found %q", round, found)
+				}
+				if got, want := s.layersOf(t, clone), s.layersOf(t, id); !slices.Equal(got, want) || len(got) != round+1 {
+					t.Errorf("round %d: the clone lies on %v, the source on %v", round, got, want)
+				}
+				if err := errors.Join(cm.Kill(t.Context()), s.Clear(clone)); err != nil {
+					t.Error(err)
+				}
+				c.Release()
+			}
+			if tops := s.tops(t, id); len(tops) != 1 {
+				t.Errorf("the source has %v", tops)
+			}
+			if err := errors.Join(m.Kill(t.Context()), s.Clear(id)); err != nil {
+				t.Fatal(err)
+			}
+			s.work.Wait()
+			if left := s.names(t, s.home.Layers()); len(left) != 0 {
+				t.Errorf("layers that nobody has: %v", left)
+			}
+		})
+	}
+}

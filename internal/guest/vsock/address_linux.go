@@ -25,7 +25,7 @@ func setAddress(name string, address [6]byte) error {
 	req := hardwareRequest{family: unix.ARPHRD_ETHER}
 	copy(req.name[:unix.IFNAMSIZ-1], name)
 	copy(req.address[:], address[:])
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&req)))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&req))) //nolint:gosec // as the kernel wants it
 	if errno != 0 {
 		return os.NewSyscallError("SIOCSIFHWADDR", errno)
 	}

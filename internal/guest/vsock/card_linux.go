@@ -2,7 +2,6 @@ package vsock
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -92,11 +91,6 @@ func (c *card) send() {
 // openTap makes a tap device.
 func openTap(name string, address [6]byte) (*os.File, error) {
 	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) { // without devtmpfs' node: made by hand, number 10:200
-		_ = os.Mkdir("/dev/net", 0o755)
-		_ = unix.Mknod(tunDevice, unix.S_IFCHR|0o600, int(unix.Mkdev(10, 200)))
-		fd, err = unix.Open(tunDevice, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	}
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: tunDevice, Err: err}
 	}

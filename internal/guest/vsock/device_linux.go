@@ -17,6 +17,8 @@ type Device struct {
 	conn     *os.File // nil while no host is there
 	deadline time.Time
 	failed   error // of the listener: final
+
+	last *os.File // the connection that Read was on; the reader's alone
 }
 
 // OpenDevice listens for the host.
@@ -78,14 +80,17 @@ func (d *Device) Read(p []byte) (int, error) {
 	if conn == nil {
 		return 0, err
 	}
+	before := d.last
+	d.last = conn
+	if before != nil && before != conn {
+		return 0, port.ErrNoHost // it was given up while nobody read
+	}
 	n, err := conn.Read(p)
-	if n > 0 {
+	if n > 0 || err == nil {
 		return n, nil
 	}
-	if err == nil {
-		return 0, nil
-	}
 	d.drop(conn)
+	d.last = nil
 	return 0, port.ErrNoHost
 }
 

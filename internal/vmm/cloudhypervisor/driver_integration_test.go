@@ -55,11 +55,15 @@ var testGround = sync.OnceValues(func() (ground, error) {
 
 // realDriver opens the driver on this host, of which the first trial may boot a kernel.
 var realDriver = sync.OnceValues(func() (*Driver, error) {
+	if _, err := Find("", ""); err != nil { // before anything is built for it
+		return nil, err
+	}
 	g, err := testGround()
 	if err != nil {
 		return nil, err
 	}
-	return Open(context.Background(), Options{Kernel: g.kernel})
+	// The trial's kernel says much over a serial port, which takes emulated KVM too long.
+	return Open(context.Background(), Options{Kernel: g.kernel, Trust: os.Getenv("AEGIS_TEST_ACCEL") == "kvm"})
 })
 
 // requireKVM returns what VMs boot, and a driver. Without the VMM or working KVM a test is
@@ -74,8 +78,8 @@ func requireKVM(t *testing.T) (ground, *Driver) {
 		t.Skipf("no VMs on this VMM here: %v", err)
 	}
 	g, _ := testGround() // it is there
-	copied := *d         // a process of its own has one of its own
-	return g, &copied
+	copied := &Driver{binary: d.binary, version: d.version, why: d.why, account: d.account, landlock: d.landlock, log: d.log, answer: d.answer, platform: d.platform}
+	return g, copied
 }
 
 func harness(t *testing.T) vmmtest.Harness {
@@ -98,8 +102,8 @@ func harness(t *testing.T) vmmtest.Harness {
 		Lose: func(t *testing.T, m vmm.Machine) vmm.Driver {
 			t.Helper()
 			m.(*Machine).Release()
-			next := *d
-			return &next
+			_, next := requireKVM(t)
+			return next
 		},
 		Strike: func(t *testing.T, m vmm.Machine) {
 			t.Helper()

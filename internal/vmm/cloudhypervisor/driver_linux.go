@@ -24,6 +24,7 @@ type Driver struct {
 	why      string
 	account  *host.Account
 	landlock bool // the kernel has what the VMM asks of it
+	room     room
 	log      *slog.Logger
 	answer   time.Duration // adoptTimeout, or a test's
 
@@ -160,7 +161,7 @@ func (d *Driver) spawn(f *host.Folder, spec *vmm.Spec, from origin) (*Machine, *
 		l.close()
 		return nil, nil, err
 	}
-	m.model = l.recipe.model()
+	m.describe(l.recipe.model(), l.named)
 	return m, &l.recipe, nil
 }
 
@@ -223,7 +224,7 @@ func (d *Driver) Adopt(ctx context.Context, dir string) (vmm.Machine, error) {
 		f.Close()
 		return nil, fmt.Errorf("adopt the machine in %s: %w", dir, err)
 	}
-	m.model = of
+	m.adopted(of)
 	err = m.connect(ctx, d.answer)
 	if err == nil {
 		err = m.complete(ctx)

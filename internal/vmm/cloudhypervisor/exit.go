@@ -55,8 +55,3 @@ func (e *ending) reset() vmm.Exit {
 	}
 	return vmm.Exit{Reason: vmm.Panicked, Detail: "the guest reset without a word"}
 }
-
-// refused tells whether the process ended because it did not like what it was given.
-func (e *ending) refused() bool {
-	return e.status != nil && e.status.Exited() && e.status.ExitStatus() != 0
-}

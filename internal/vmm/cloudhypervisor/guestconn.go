@@ -27,8 +27,8 @@ const (
 // is the connection that it stands for. One goroutine reads at a time.
 type guestConn struct {
 	dial    func(context.Context) (net.Conn, error)
-	command []byte // "CONNECT 1024\n"
-	ctx     context.Context
+	command []byte          // "CONNECT 1024\n"
+	ctx     context.Context //nolint:containedctx // the life of the connection, in which it is made again
 	cancel  context.CancelFunc
 
 	mu       sync.Mutex

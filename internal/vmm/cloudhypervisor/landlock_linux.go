@@ -11,5 +11,5 @@ func landlockVersion() int {
 	if errno != 0 {
 		return 0
 	}
-	return int(v) //nolint:gosec // a small number
+	return int(v)
 }

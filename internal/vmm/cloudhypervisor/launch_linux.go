@@ -49,8 +49,10 @@ func (p *pipes) close() { host.CloseAll(p.console, p.words, p.events) }
 type launch struct {
 	recipe  recipe
 	account *host.Account
+	room    *room
 	files   []*os.File // by descriptor number in the VMM
 	pipes   pipes
+	named   bool // the memory is in memoryDir
 }
 
 func (l *launch) inherit(f *os.File) int {
@@ -62,7 +64,7 @@ func (l *launch) inherit(f *os.File) int {
 func (d *Driver) recipe(spec *vmm.Spec) recipe {
 	r := recipe{
 		Arch: runtime.GOARCH, Memory: spec.Memory, VCPUs: spec.VCPUs, Cmdline: spec.Cmdline,
-		HostCPU: host.HostCPU(), Network: spec.Network,
+		HostCPU: host.CPU(), Network: spec.Network,
 	}
 	for _, disk := range spec.Disks {
 		r.Disks = append(r.Disks, diskFile{Name: disk.Name, ReadOnly: disk.ReadOnly, Format: disk.Format})
@@ -81,7 +83,7 @@ type origin struct {
 // prepare opens everything that the machine of spec is made of. It closes what
 // from has, sooner or later.
 func (d *Driver) prepare(f *host.Folder, spec *vmm.Spec, from origin) (*launch, error) {
-	l := &launch{account: d.account, recipe: d.recipe(spec)}
+	l := &launch{account: d.account, room: &d.room, recipe: d.recipe(spec)}
 	l.recipe.Clone = from.clone
 	if err := checkSpec(spec, from); err != nil {
 		host.CloseAll(from.memory)
@@ -100,7 +102,8 @@ func (d *Driver) prepare(f *host.Folder, spec *vmm.Spec, from origin) (*launch, 
 		}
 	}
 	// A memfd is in no file system, and rules are of files in one.
-	l.recipe.Landlock = d.landlock && inTmpfs(l.files[l.recipe.RAM])
+	l.named = inTmpfs(l.files[l.recipe.RAM])
+	l.recipe.Landlock = d.landlock && l.named
 	return l, nil
 }
 
@@ -234,7 +237,7 @@ func (l *launch) openReadable(path string) (*os.File, error) {
 func (l *launch) openMemory(m *os.File) error {
 	var err error
 	if m == nil {
-		if m, err = newMemoryFile(size.Bytes(l.recipe.bytes())); err != nil {
+		if m, err = l.room.newMemoryFile(size.Bytes(l.recipe.bytes())); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 	"github.com/xfeldman/aegisvm/internal/vmm/host"
 	"github.com/xfeldman/aegisvm/internal/vmm/tail"
@@ -42,6 +43,7 @@ type Machine struct {
 	proc    *host.Process
 	api     *rest
 	model   model
+	growth  size.Bytes // promised to it of memoryDir
 	console *tail.Log
 	words   *tail.Log
 	events  events
@@ -145,6 +147,7 @@ func (m *Machine) finish(status *syscall.WaitStatus) {
 	m.unname()
 	m.folder.Clear()
 	m.folder.Close()
+	m.giveBack()
 	m.hold(nil).free() // before anybody knows that the machine has ended
 	close(m.ended)
 }
@@ -168,11 +171,42 @@ func (m *Machine) Release() {
 	}
 	close(m.released)
 	m.hold(nil).spoil()
+	m.giveBack()
 	m.letGo()
 	m.folder.Close()
 	if !m.proc.Child() {
 		m.proc.Close() // ends watch; a child is still reaped
 	}
+}
+
+// describe says what the machine is, and whether its memory is in memoryDir.
+func (m *Machine) describe(is model, named bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.model = is
+	if named && is.Owner && m.parting == 0 {
+		m.growth = is.Bytes
+		m.driver.room.change(m.growth)
+	}
+}
+
+// giveBack says that the machine writes no more to memoryDir for all that this process
+// has to do with it. It is called after claim.
+func (m *Machine) giveBack() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.driver.room.change(-m.growth)
+	m.growth = 0
+}
+
+// adopted says what a machine is that an earlier daemon has started.
+func (m *Machine) adopted(is model) {
+	named := false
+	if f, err := memoryOf(m.proc, is.RAM); err == nil {
+		named = inTmpfs(f)
+		host.CloseAll(f)
+	}
+	m.describe(is, named)
 }
 
 // hold remembers whose memory the machine has, and returns what was held before.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -23,10 +24,39 @@ const (
 	memoryDir = "/dev/shm"
 )
 
+// room is what machines of this process may yet write to memoryDir. That has a limit, and a
+// machine that meets it is killed by the kernel (SIGBUS), which nothing else would
+// prevent: a guest's memory takes what it takes when it is written to. Its methods may be
+// called together.
+type room struct {
+	mu       sync.Mutex
+	promised size.Bytes
+}
+
+// change adds what a machine may write, or takes it away.
+func (r *room) change(by size.Bytes) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.promised += by
+}
+
+// has tells whether there is room for so much more. What machines have written already is
+// counted twice: rather too little than too much is promised.
+func (r *room) has(bytes size.Bytes) bool {
+	var st unix.Statfs_t
+	if err := unix.Statfs(memoryDir, &st); err != nil || st.Type != unix.TMPFS_MAGIC {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	free := size.Bytes(st.Bavail) * size.Bytes(st.Bsize) //nolint:gosec // a size
+	return r.promised+bytes <= free
+}
+
 // newMemoryFile makes empty memory for a guest: a file without a name, which can be
 // given one where memoryDir has room for it.
-func newMemoryFile(bytes size.Bytes) (*os.File, error) {
-	f, err := inDir(bytes)
+func (r *room) newMemoryFile(bytes size.Bytes) (*os.File, error) {
+	f, err := r.open(bytes)
 	if err != nil { // a container's is small, or there is none
 		f, err = host.MemoryFile(memoryName)
 	}
@@ -42,12 +72,8 @@ func newMemoryFile(bytes size.Bytes) (*os.File, error) {
 
 var errNoRoom = errors.New("no room")
 
-func inDir(bytes size.Bytes) (*os.File, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(memoryDir, &st); err != nil {
-		return nil, err
-	}
-	if st.Type != unix.TMPFS_MAGIC || size.Bytes(st.Bavail)*size.Bytes(st.Bsize) < bytes { //nolint:unconvert // not on every system
+func (r *room) open(bytes size.Bytes) (*os.File, error) {
+	if !r.has(bytes) {
 		return nil, errNoRoom
 	}
 	fd, err := unix.Open(memoryDir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
@@ -68,7 +94,7 @@ type memory struct {
 	file    *os.File
 	of      string // digest of the state that it was saved with
 	custody ram.Custody
-	account *host.Account // of VMMs
+	driver  *Driver
 }
 
 // clone returns a descriptor for one more machine that maps the memory
@@ -83,7 +109,7 @@ func (m *memory) clone() (*os.File, error) {
 // close makes the memory unwritable for all VMMs. Those of another account may not open
 // it for writing; from those of our own it is sealed, for which it has to be a memfd.
 func (m *memory) close() error {
-	if m.account != nil {
+	if m.driver.account != nil {
 		return errors.Join(m.file.Chown(os.Geteuid(), os.Getegid()), m.file.Chmod(0o444))
 	}
 	if !inTmpfs(m.file) {
@@ -180,7 +206,7 @@ func (m *memory) copy(ctx context.Context, from *os.File, limit size.Bytes) (*me
 	if err != nil {
 		return nil, err
 	}
-	to, err := newMemoryFile(size.Bytes(fi.Size()))
+	to, err := m.driver.room.newMemoryFile(size.Bytes(fi.Size()))
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +215,7 @@ func (m *memory) copy(ctx context.Context, from *os.File, limit size.Bytes) (*me
 		host.CloseAll(to)
 		return nil, err
 	}
-	c := &memory{file: to, of: m.of, account: m.account}
+	c := &memory{file: to, of: m.of, driver: m.driver}
 	c.free()
 	return c, nil
 }
@@ -200,7 +226,7 @@ func (m *memory) shared() (vmm.Memory, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &memory{file: f, of: m.of, account: m.account}
+	c := &memory{file: f, of: m.of, driver: m.driver}
 	c.free()
 	return c, c.custody.Share(func() error { return nil })
 }
@@ -260,13 +286,13 @@ func (d *Driver) LoadMemory(ctx context.Context, s vmm.Saved) (vmm.Memory, error
 		return nil, loadError(ctx, err)
 	}
 	defer image.Close() //nolint:errcheck // only read
-	m := &memory{of: s.State.Digest, account: d.account}
+	m := &memory{of: s.State.Digest, driver: d}
 	if d.account == nil { // where it can be sealed, for clones
 		if m.file, err = host.MemoryFile(memoryName); err == nil {
 			err = m.file.Truncate(int64(image.Size()))
 		}
 	} else {
-		m.file, err = newMemoryFile(image.Size())
+		m.file, err = d.room.newMemoryFile(image.Size())
 	}
 	if err == nil {
 		err = image.Load(ctx, m.file)

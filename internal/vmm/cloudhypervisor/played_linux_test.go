@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -60,7 +61,7 @@ func (p *player) descriptor(name string) (*os.File, error) {
 	for i, a := range p.args[:len(p.args)-1] {
 		if a == name {
 			fd, err := strconv.Atoi(strings.TrimPrefix(p.args[i+1], "fd="))
-			return os.NewFile(uintptr(fd), name), err //nolint:gosec // a descriptor
+			return os.NewFile(uintptr(fd), name), err
 		}
 	}
 	return nil, fmt.Errorf("no %s in %q", name, p.args)
@@ -82,7 +83,7 @@ func (p *player) run() error {
 	if err != nil {
 		return err
 	}
-	go func() { p.failed <- http.Serve(l, http.HandlerFunc(p.answer)) }() //nolint:gosec // a test's
+	go func() { p.failed <- http.Serve(l, http.HandlerFunc(p.answer)) }()
 	return <-p.failed
 }
 
@@ -253,7 +254,14 @@ func (p *player) snapshot(dir string) error {
 			return err
 		}
 	}
-	for name, v := range map[string]any{stateFile: state, configFile: p.config} {
+	// A state as upstream's: what was dumped stands in a text within it.
+	ranges := noRanges
+	if state.Dump {
+		ranges = fmt.Sprintf(`{"data":[{"gpa":0,"length":%d}]}`, zone.Size)
+	}
+	inner := map[string]any{innerState: fmt.Sprintf(`{%q:%s}`, innerRanges, ranges)}
+	whole := map[string]any{"played": state, "snapshots": map[string]any{"memory-manager": map[string]any{"snapshot_data": inner}}}
+	for name, v := range map[string]any{stateFile: whole, configFile: p.config} {
 		b, err := json.Marshal(v)
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, name), b, 0o600)
@@ -279,9 +287,12 @@ func (p *player) dump(path string) error {
 }
 
 func (p *player) restore(dir string) error {
-	var state playedState
-	for name, v := range map[string]any{stateFile: &state, configFile: &p.config} {
+	var whole struct{ Played playedState }
+	for name, v := range map[string]any{stateFile: &whole, configFile: &p.config} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil && name == stateFile && strings.Contains(string(b), `\"gpa\"`) {
+			_, err = os.Stat(filepath.Join(dir, dumpFile))
+		}
 		if err == nil && name == configFile {
 			err = p.schema.checkJSON("VmConfig", b)
 		}
@@ -292,12 +303,11 @@ func (p *player) restore(dir string) error {
 			return err
 		}
 	}
+	state := whole.Played
 	if err := p.create(); err != nil {
 		return err
 	}
-	for id, is := range state.Sizes {
-		p.sizes[id] = is
-	}
+	maps.Copy(p.sizes, state.Sizes)
 	if err := p.begin(state.Card); err != nil {
 		return err
 	}

@@ -172,7 +172,8 @@ func (g *playedGuest) pause(memory *os.File) error {
 	if err != nil {
 		return err
 	}
-	g.frozen = append(b, make([]byte, 4096-len(b)%4096)...)
+	g.frozen = make([]byte, (len(b)/4096+1)*4096)
+	copy(g.frozen, b)
 	if !g.player.config.Memory.Zones[0].Shared {
 		return nil // copy-on-write: it is this process's alone
 	}

@@ -160,6 +160,7 @@ func (r *recipe) platform() string { return "kvm; cpu host " + r.HostCPU }
 type model struct {
 	Shape string                // recipe.shape
 	RAM   int                   // descriptor of the memory in the process
+	Bytes size.Bytes            // of the memory
 	Owner bool                  // of the memory: it is mapped shared, not copy-on-write
 	Disks map[string]size.Bytes // sizes of the writable ones
 	Card  bool                  // the guest was told to make a network card
@@ -174,7 +175,7 @@ func (m *model) own(name string) string { return file(m.Own) + "/" + name }
 
 // model returns what is recorded of the machine.
 func (r *recipe) model() model {
-	m := model{Shape: r.shape(), RAM: r.RAM, Owner: !r.Clone, Disks: map[string]size.Bytes{}, Card: r.Network, Own: r.Own}
+	m := model{Shape: r.shape(), RAM: r.RAM, Bytes: size.Bytes(r.bytes()), Owner: !r.Clone, Disks: map[string]size.Bytes{}, Card: r.Network, Own: r.Own}
 	for _, d := range r.Disks {
 		if !d.ReadOnly {
 			m.Disks[d.Name] = d.Size

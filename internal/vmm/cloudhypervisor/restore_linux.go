@@ -107,7 +107,7 @@ func (l *load) openMemory(from *vmm.Restore) (err error) {
 	if l.image, err = ram.Open(l.saved.Memory); err != nil {
 		return err
 	}
-	if l.filled, err = newMemoryFile(l.image.Size()); err != nil {
+	if l.filled, err = l.driver.room.newMemoryFile(l.image.Size()); err != nil {
 		return err
 	}
 	l.memory, err = host.Duplicate(l.filled)

@@ -88,7 +88,7 @@ func (m *Machine) snapshot(ctx context.Context) (*memory, error) {
 		if err != nil {
 			return nil, m.blame(ctx, err)
 		}
-		own = &memory{file: f, account: m.driver.account}
+		own = &memory{file: f, driver: m.driver}
 		m.name(f)
 		defer m.unname()
 	}
@@ -108,7 +108,7 @@ func (m *Machine) snapshot(ctx context.Context) (*memory, error) {
 		return nil, m.blame(ctx, err)
 	}
 	defer host.CloseAll(dump)
-	like := memory{account: m.driver.account}
+	like := memory{driver: m.driver}
 	fi, err := dump.Stat()
 	if err != nil {
 		return nil, err
@@ -171,7 +171,10 @@ func (m *Machine) savedState() ([]byte, error) {
 	if err == nil && len(b) > maxState {
 		err = fmt.Errorf("a state of more than %v", size.Bytes(maxState))
 	}
-	return b, err
+	if err != nil {
+		return nil, err
+	}
+	return withoutDump(b)
 }
 
 func digest(b []byte) string {

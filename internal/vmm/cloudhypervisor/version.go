@@ -11,13 +11,9 @@ import (
 // Version is an upstream version.
 type Version struct{ Major, Minor int }
 
-var (
-	// oldest is the first version that does not guess the format of disks, which a guest
-	// could fake, and that follows an overlay to what it lies on only when told to.
-	oldest = Version{51, 0}
-	// sparse is the first version whose dumps of memory have holes.
-	sparse = Version{53, 0}
-)
+// oldest is the first version that does not guess the format of disks, which a guest
+// could fake, and that follows an overlay to what it lies on only when told to.
+var oldest = Version{51, 0}
 
 var versionForm = regexp.MustCompile(`v(\d{1,5})\.(\d{1,5})`)
 

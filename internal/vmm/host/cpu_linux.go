@@ -16,8 +16,8 @@ var cpuFacts = map[string]bool{
 	"CPU implementer": true, "CPU architecture": true, "CPU variant": true, "CPU part": true, "CPU revision": true, "Features": true,
 }
 
-// HostCPU names the model of the host's CPU: the same name, the same instructions.
-func HostCPU() string {
+// CPU names the model of the host's CPU: the same name, the same instructions.
+func CPU() string {
 	b, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
 		return "unknown"

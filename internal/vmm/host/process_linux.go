@@ -81,6 +81,7 @@ func (p *Process) Kill() error {
 	return os.NewSyscallError("pidfd_send_signal", sent)
 }
 
+// Close gives the process up; it goes on.
 func (p *Process) Close() { _ = p.pidfd.Close() } // nothing can be done about it
 
 const (
