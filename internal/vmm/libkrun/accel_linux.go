@@ -117,7 +117,7 @@ func (d *Driver) tryKVM(ctx context.Context, kernel string) (v probe.Verdict, er
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer cancel()
 	if killed := m.Kill(clean); killed != nil {
-		err = errors.Join(err, fmt.Errorf("end the trial's worker (process %d): %w", m.proc.pid(), killed))
+		err = errors.Join(err, fmt.Errorf("end the trial's worker (process %d): %w", m.proc.id, killed))
 	}
 	return v, err
 }
