@@ -113,7 +113,7 @@ func unknown(key string, from Origin) error {
 		WithHint("settings are: %s", strings.Join(Keys(), ", "))
 }
 
-func text(key, value, doc string, field func(*Config) *string) setting {
+func text(key, value, doc string, field func(*Config) *string) setting { //nolint:unparam // that all defaults are empty is chance
 	return setting{
 		key: key, value: value, doc: doc,
 		set: func(c *Config, v string) error {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/xfeldman/aegisvm/internal/config"
 	"github.com/xfeldman/aegisvm/internal/doctor"
+	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/kernel"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 	"github.com/xfeldman/aegisvm/internal/vmm/libkrun"
@@ -40,11 +41,16 @@ func Accelerator(ctx context.Context, conf *config.Config) (doctor.Accelerator, 
 }
 
 func openLibkrun(ctx context.Context, conf *config.Config, log *slog.Logger) (vmm.Driver, error) {
+	if conf.Accel == config.AccelTCG {
+		return nil, fault.New(fault.Invalid, "libkrun cannot emulate, as AEGIS_ACCEL=tcg asks for").WithHint("AEGIS_VMM=qemu can")
+	}
 	image := ""
 	if k, err := kernel.Installed(conf.Home); err == nil {
 		image = k.Image
 	}
-	d, err := libkrun.Open(ctx, libkrun.Options{Library: conf.Libkrun, Kernel: image, Account: conf.VMUser, Log: log})
+	d, err := libkrun.Open(ctx, libkrun.Options{
+		Library: conf.Libkrun, Kernel: image, Trust: conf.Accel == config.AccelKVM, Account: conf.VMUser, Log: log,
+	})
 	if err != nil {
 		return nil, err // not a nil *Driver in a non-nil interface
 	}

@@ -18,6 +18,7 @@ type Options struct {
 	Worker  string // path of aegis-vmm-worker; "" is where AegisVM's programs are
 	Library string // name or path of libkrun; "" is where packages install it
 	Kernel  string // path of the kernel that virtualization is tried with; without one it is not tried
+	Trust   bool   // do not try it
 	// Verdicts is the folder that remembers whether that works; "" is one for each user
 	// of this host, shared by all homes.
 	Verdicts string

@@ -338,7 +338,7 @@ func TestLibraries(t *testing.T) {
 func TestRefused(t *testing.T) {
 	spec := stubSpec(t)
 	m, err := openStub(t, stub(t, "REFUSES")).Start(t.Context(), spec, vmm.Boot{})
-	said := ""
+	var said string
 	if err != nil {
 		said = err.Error()
 		if fault.KindOf(err) != fault.Unavailable || fault.HintOf(err) == "" {

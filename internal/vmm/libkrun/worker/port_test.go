@@ -60,7 +60,7 @@ func send(t *testing.T, to io.Writer, what string) {
 }
 
 func framed(payload string) string {
-	return string(binary.BigEndian.AppendUint32(nil, uint32(len(payload)))) + payload //nolint:gosec // short
+	return string(binary.BigEndian.AppendUint32(nil, uint32(len(payload)))) + payload
 }
 
 const (

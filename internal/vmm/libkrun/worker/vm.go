@@ -60,7 +60,7 @@ func (v *vm) machine() error {
 	if v.r.VCPUs < 1 || v.r.VCPUs > 255 || v.r.Memory < 1 || v.r.Memory > 1<<31 {
 		return fmt.Errorf("%d CPUs, %d MiB: %w", v.r.VCPUs, v.r.Memory, syscall.EINVAL)
 	}
-	if err := check("krun_set_vm_config", v.lib.setVMConfig(v.ctx, uint8(v.r.VCPUs), uint32(v.r.Memory))); err != nil { //nolint:gosec // checked
+	if err := check("krun_set_vm_config", v.lib.setVMConfig(v.ctx, uint8(v.r.VCPUs), uint32(v.r.Memory))); err != nil {
 		return err
 	}
 	initrd, keep := cString(v.r.Initrd)
@@ -145,7 +145,7 @@ func (v *vm) join(socket int, frames bool) (int32, error) {
 }
 
 func listener(fd int) (net.Listener, error) {
-	f := os.NewFile(uintptr(fd), "socket") //nolint:gosec // a descriptor
+	f := os.NewFile(uintptr(fd), "socket")
 	if f == nil {
 		return nil, os.ErrInvalid
 	}
