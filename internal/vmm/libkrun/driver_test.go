@@ -18,8 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
@@ -413,24 +411,6 @@ func TestReused(t *testing.T) {
 	if _, life, err := m.folder.process(t.Context()); !errors.Is(err, errNoProcess) {
 		closeConn(life)
 		t.Errorf("another start: %v", err)
-	}
-}
-
-// TestTrial is the trial of KVM with a library that plays the kernel.
-func TestTrial(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("macOS is not tried")
-	}
-	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	d := openStub(t, stub(t))
-	v, err := d.tryKVM(t.Context(), testKernel(t))
-	if err != nil || !v.Works {
-		t.Errorf("tryKVM = %+v, %v", v, err)
-	}
-	d = openStub(t, stub(t, "REFUSES"))
-	v, err = d.tryKVM(t.Context(), testKernel(t))
-	if err != nil || v.Works || !strings.Contains(v.Why, "no such device") {
-		t.Errorf("tryKVM = %+v, %v", v, err)
 	}
 }
 

@@ -190,12 +190,18 @@ func (m *Machine) greet(ctx context.Context) error {
 	defer cancel()
 	select {
 	case <-m.greeted:
-		return nil
 	case <-m.ended:
-		return m.gone()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	select {
+	case <-m.ended:
+		if m.exit.Reason == vmm.Died { // libkrun did not like it
+			return m.gone()
+		}
+	default:
+	}
+	return nil
 }
 
 // gone returns why the machine takes no more calls, or nil.

@@ -165,7 +165,9 @@ func (v *vm) enter() error {
 		return err
 	}
 	var all sync.WaitGroup
-	all.Go(func() { live(life) })
+	heard := make(chan struct{})
+	all.Go(func() { live(life, sync.OnceFunc(func() { close(heard) })) })
+	<-heard // from here on libkrun may end the process at any time
 	for _, p := range v.ports {
 		all.Go(p.run)
 	}
@@ -190,8 +192,9 @@ func closeAll(listeners ...net.Listener) {
 	}
 }
 
-// live says who this is on each connection, and holds it.
-func live(l net.Listener) {
+// live says who this is on each connection, tells that somebody has heard it, and holds
+// the connection.
+func live(l net.Listener, heard func()) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	hello, err := json.Marshal(recipe.Hello{PID: os.Getpid()})
@@ -208,6 +211,7 @@ func live(l net.Listener) {
 		all.Go(func() {
 			defer closeConn(c)
 			if _, err := c.Write(append(hello, '\n')); err == nil {
+				heard()
 				_, _ = io.Copy(io.Discard, c) // until it is closed
 			}
 		})
