@@ -59,6 +59,15 @@ func worker(t *testing.T) string {
 	return path
 }
 
+// skipInLab leaves a test to others where a real libkrun is what is tested: the KVM lab has no
+// compilers.
+func skipInLab(t *testing.T) {
+	t.Helper()
+	if os.Getenv("AEGIS_TEST_VMM") != "" {
+		t.Skip("not a test of a VMM")
+	}
+}
+
 // stub compiles the library without VMs, with the given things defined.
 func stub(t *testing.T, defined ...string) string {
 	t.Helper()
@@ -75,9 +84,7 @@ func stub(t *testing.T, defined ...string) string {
 	if cc == "" {
 		cc = "cc"
 	}
-	if _, err := exec.LookPath(cc); err != nil && os.Getenv("AEGIS_TEST_VMM") != "" {
-		t.Skipf("the KVM lab has no compiler, and a real libkrun: %v", err)
-	}
+	skipInLab(t)
 	if out, err := exec.CommandContext(t.Context(), cc, args...).CombinedOutput(); err != nil {
 		t.Fatalf("compile the stub (make tools installs a compiler): %v\n%s", err, out)
 	}
@@ -452,5 +459,19 @@ func TestFramesSurvive(t *testing.T) {
 	}
 	if err := m.gone(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDaemonLoadsNothing shows that only the worker is linked with what loads libraries.
+func TestDaemonLoadsNothing(t *testing.T) {
+	skipInLab(t)
+	for program, want := range map[string]bool{"aegisd": false, "aegis": false, recipe.Program: true} {
+		out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "github.com/xfeldman/aegisvm/cmd/"+program).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(out), "github.com/ebitengine/purego"); got != want {
+			t.Errorf("%s is linked with purego: %v", program, got)
+		}
 	}
 }
