@@ -8,6 +8,7 @@ import (
 	"log/slog"
 
 	"github.com/xfeldman/aegisvm/internal/config"
+	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/kernel"
 	"github.com/xfeldman/aegisvm/internal/vmm"
 	"github.com/xfeldman/aegisvm/internal/vmm/cloudhypervisor"
@@ -43,7 +44,12 @@ func guestKernel(conf *config.Config) string {
 }
 
 func openLibkrun(ctx context.Context, conf *config.Config, log *slog.Logger) (vmm.Driver, error) {
-	d, err := libkrun.Open(ctx, libkrun.Options{Library: conf.Libkrun, Kernel: guestKernel(conf), Account: conf.VMUser, Log: log})
+	if conf.Accel == config.AccelTCG {
+		return nil, fault.New(fault.Invalid, "libkrun cannot emulate, as AEGIS_ACCEL=tcg asks for").WithHint("AEGIS_VMM=qemu can")
+	}
+	d, err := libkrun.Open(ctx, libkrun.Options{
+		Library: conf.Libkrun, Kernel: guestKernel(conf), Trust: conf.Accel == config.AccelKVM, Account: conf.VMUser, Log: log,
+	})
 	if err != nil {
 		return nil, err // not a nil *Driver in a non-nil interface
 	}

@@ -18,6 +18,7 @@ type Options struct {
 	Worker  string // path of aegis-vmm-worker; "" is where AegisVM's programs are
 	Library string // name or path of libkrun; "" is where packages install it
 	Kernel  string // path of the kernel that virtualization is tried with; without one it is not tried
+	Trust   bool   // do not try it
 	// Verdicts is the folder that remembers whether that works; "" is one for each user
 	// of this host, shared by all homes.
 	Verdicts string
@@ -116,7 +117,7 @@ func (d *Driver) spawn(ctx context.Context, f *folder, spec *vmm.Spec) (*Machine
 	var m *Machine
 	life, err := f.dial(ctx, lifeName)
 	if err == nil {
-		if err = f.started(p.pid()); err == nil {
+		if err = f.started(p.id); err == nil {
 			m, err = newMachine(f, p, life, l.console, l.words, false)
 		}
 		if err != nil {
@@ -126,6 +127,7 @@ func (d *Driver) spawn(ctx context.Context, f *folder, spec *vmm.Spec) (*Machine
 	if err != nil {
 		_ = p.kill() // a child that was not reaped can be killed
 		p.reap()
+		p.close()
 		return nil, err
 	}
 	l.console, l.words = nil, nil // the machine's
@@ -140,7 +142,7 @@ func (d *Driver) giveUp(ctx context.Context, m *Machine, err error) error {
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer cancel()
 	if killed := m.Kill(clean); killed != nil {
-		return fault.Wrap(fault.Internal, killed, "the worker (process %d) cannot be ended", m.proc.pid()).By(fault.Host).
+		return fault.Wrap(fault.Internal, killed, "the worker (process %d) cannot be ended", m.proc.id).By(fault.Host).
 			WithHint("it hangs in the kernel; restart the host if it does not go away")
 	}
 	switch {
@@ -174,6 +176,7 @@ func (d *Driver) Adopt(ctx context.Context, dir string) (vmm.Machine, error) {
 	m, err := takeOver(f, p, life)
 	if err != nil {
 		closeConn(life)
+		p.close()
 		f.close()
 		return nil, fmt.Errorf("adopt the machine in %s: %w", dir, err)
 	}

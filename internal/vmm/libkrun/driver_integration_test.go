@@ -91,29 +91,6 @@ func realSpec(t *testing.T, g ground) vmm.Spec {
 	}
 }
 
-func TestConformance(t *testing.T) {
-	g := realGround(t)
-	vmmtest.Run(t, func(t *testing.T) vmmtest.Harness {
-		t.Helper()
-		return vmmtest.Harness{
-			Driver: openReal(t, Options{}),
-			NewSpec: func(t *testing.T) vmm.Spec {
-				t.Helper()
-				return realSpec(t, g)
-			},
-			Lose: func(t *testing.T, m vmm.Machine) vmm.Driver {
-				t.Helper()
-				m.(*Machine).Release()
-				return openReal(t, Options{})
-			},
-			Strike:   strike,
-			Files:    true,
-			Keeps:    "aegis-copy",
-			Patience: 60 * time.Second,
-		}
-	})
-}
-
 // TestProbe tries KVM, and remembers what came of it.
 func TestProbe(t *testing.T) {
 	g := realGround(t)
@@ -178,4 +155,27 @@ func TestRights(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, b)
 		}
 	}
+}
+
+func TestConformance(t *testing.T) {
+	g := realGround(t)
+	vmmtest.Run(t, func(t *testing.T) vmmtest.Harness {
+		t.Helper()
+		return vmmtest.Harness{
+			Driver: openReal(t, Options{}),
+			NewSpec: func(t *testing.T) vmm.Spec {
+				t.Helper()
+				return realSpec(t, g)
+			},
+			Lose: func(t *testing.T, m vmm.Machine) vmm.Driver {
+				t.Helper()
+				m.(*Machine).Release()
+				return openReal(t, Options{})
+			},
+			Strike:   strike,
+			Files:    true,
+			Keeps:    "aegis-copy",
+			Patience: 60 * time.Second,
+		}
+	})
 }

@@ -18,8 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/size"
 	"github.com/xfeldman/aegisvm/internal/vmm"
@@ -61,6 +59,15 @@ func worker(t *testing.T) string {
 	return path
 }
 
+// skipInLab leaves a test to others where a real libkrun is what is tested: the KVM lab has no
+// compilers.
+func skipInLab(t *testing.T) {
+	t.Helper()
+	if os.Getenv("AEGIS_TEST_VMM") != "" {
+		t.Skip("not a test of a VMM")
+	}
+}
+
 // stub compiles the library without VMs, with the given things defined.
 func stub(t *testing.T, defined ...string) string {
 	t.Helper()
@@ -77,9 +84,7 @@ func stub(t *testing.T, defined ...string) string {
 	if cc == "" {
 		cc = "cc"
 	}
-	if _, err := exec.LookPath(cc); err != nil && os.Getenv("AEGIS_TEST_VMM") != "" {
-		t.Skipf("the KVM lab has no compiler, and a real libkrun: %v", err)
-	}
+	skipInLab(t)
 	if out, err := exec.CommandContext(t.Context(), cc, args...).CombinedOutput(); err != nil {
 		t.Fatalf("compile the stub (make tools installs a compiler): %v\n%s", err, out)
 	}
@@ -338,7 +343,7 @@ func TestLibraries(t *testing.T) {
 func TestRefused(t *testing.T) {
 	spec := stubSpec(t)
 	m, err := openStub(t, stub(t, "REFUSES")).Start(t.Context(), spec, vmm.Boot{})
-	said := ""
+	var said string
 	if err != nil {
 		said = err.Error()
 		if fault.KindOf(err) != fault.Unavailable || fault.HintOf(err) == "" {
@@ -416,24 +421,6 @@ func TestReused(t *testing.T) {
 	}
 }
 
-// TestTrial is the trial of KVM with a library that plays the kernel.
-func TestTrial(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("macOS is not tried")
-	}
-	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	d := openStub(t, stub(t))
-	v, err := d.tryKVM(t.Context(), testKernel(t))
-	if err != nil || !v.Works {
-		t.Errorf("tryKVM = %+v, %v", v, err)
-	}
-	d = openStub(t, stub(t, "REFUSES"))
-	v, err = d.tryKVM(t.Context(), testKernel(t))
-	if err != nil || v.Works || !strings.Contains(v.Why, "no such device") {
-		t.Errorf("tryKVM = %+v, %v", v, err)
-	}
-}
-
 // TestFramesSurvive cuts a connection in the middle of a frame: the card gets whole
 // ones, or the stub aborts.
 func TestFramesSurvive(t *testing.T) {
@@ -472,5 +459,19 @@ func TestFramesSurvive(t *testing.T) {
 	}
 	if err := m.gone(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDaemonLoadsNothing shows that only the worker is linked with what loads libraries.
+func TestDaemonLoadsNothing(t *testing.T) {
+	skipInLab(t)
+	for program, want := range map[string]bool{"aegisd": false, "aegis": false, recipe.Program: true} {
+		out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "github.com/xfeldman/aegisvm/cmd/"+program).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(out), "github.com/ebitengine/purego"); got != want {
+			t.Errorf("%s is linked with purego: %v", program, got)
+		}
 	}
 }

@@ -8,11 +8,12 @@ import (
 )
 
 func TestExit(t *testing.T) {
-	status := func(raw int) *syscall.WaitStatus { s := syscall.WaitStatus(raw); return &s } //nolint:gosec // small
+	status := func(raw int) *syscall.WaitStatus { s := syscall.WaitStatus(raw); return &s }
 	const (
 		panicking = "[ 1.0] Kernel panic - not syncing: Attempted to kill init!\r\nmore"
 		aborted   = "\nthread '<unnamed>' (7) panicked at src/vmm/src/linux/vstate.rs:447:30:\nError creating the Kvm object: Error(13)\n" +
 			"note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\nfatal runtime error: failed to initiate panic, error 5, aborting\n"
+		refused = "aegis-vmm-worker: krun_start_enter: invalid argument\n"
 	)
 	for _, c := range []struct {
 		what string
@@ -25,10 +26,7 @@ func TestExit(t *testing.T) {
 		{"reset", ending{status: status(0), console: "quiet"}, "panicked: the guest reset without a word"},
 		{"signal", ending{status: status(11)}, "died: the worker was ended by signal 11 (segmentation fault)"},
 		{"abort", ending{status: status(6), words: aborted}, "died: the worker was ended by signal 6 (aborted): Error creating the Kvm object: Error(13)"},
-		{
-			"a guest that pretends", ending{status: status(1 << 8), console: panicking, words: "aegis-vmm-worker: krun_start_enter: invalid argument\n"},
-			"died: libkrun ended with status 1: krun_start_enter: invalid argument",
-		},
+		{"a guest that pretends", ending{status: status(1 << 8), console: panicking, words: refused}, "died: libkrun ended with status 1: krun_start_enter: invalid argument"},
 		{"adopted, restarted", ending{console: "reboot: Restarting system\n"}, "powered_off"},
 		{"adopted, panic", ending{console: panicking}, "panicked: Kernel panic - not syncing: Attempted to kill init!"},
 		{"adopted, gone", ending{words: "\x1b[31mlast\n"}, "died: the worker's process is gone: [31mlast"},

@@ -68,7 +68,7 @@ func makeFolder(ctx context.Context, path string) (*folder, error) {
 		p, life, err := f.process(ctx)
 		if err == nil {
 			closeConn(life)
-			_ = p.Release() // nothing was asked of it
+			p.close()
 			f.close()
 			return nil, fault.New(fault.Conflict, "a machine runs in %s", path)
 		}
@@ -172,17 +172,17 @@ func (r *record) process() (*process, error) {
 	if boot, err := bootID(); err != nil || boot != r.Boot {
 		return nil, errors.Join(errNoProcess, err)
 	}
-	p, err := os.FindProcess(r.PID)
+	p, err := findProcess(r.PID)
 	if err != nil {
 		return nil, err
 	}
 	// Compared after the process was opened: its id cannot change hands any more, where
 	// the system has handles for processes.
 	if start, err := startTime(r.PID); err != nil || start != r.Start {
-		_ = p.Release() // nothing was asked of it
+		p.close()
 		return nil, errors.Join(errNoProcess, err)
 	}
-	return &process{Process: p}, nil
+	return p, nil
 }
 
 // unrecorded opens the process that says hello: a daemon that was killed between
@@ -196,11 +196,15 @@ func (f *folder) unrecorded(ctx context.Context, life conn) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := os.FindProcess(h.PID)
+	p, err := findProcess(h.PID)
 	if err != nil {
 		return nil, err
 	}
-	return &process{Process: p}, f.started(h.PID)
+	if err := f.started(h.PID); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
 }
 
 // maxHello bounds a worker's first line.

@@ -184,7 +184,7 @@ func (l *launch) start(binary string) (*process, error) {
 	if err != nil {
 		return nil, errFork(err)
 	}
-	return &process{Process: child, child: true}, nil
+	return newProcess(child, true), nil
 }
 
 func errFork(err error) error {

@@ -96,10 +96,12 @@ func (m *Machine) watch() {
 	}
 	if !m.claim(released) {
 		m.proc.reap() // a child that another Machine has; nobody else can
+		m.proc.close()
 		return
 	}
 	closeConn(m.life)
 	m.finish(m.proc.reap())
+	m.proc.close() // no earlier: until the machine has ended it may be killed
 }
 
 // claim decides between the two ways in which this process parts from a machine; the
@@ -188,12 +190,18 @@ func (m *Machine) greet(ctx context.Context) error {
 	defer cancel()
 	select {
 	case <-m.greeted:
-		return nil
 	case <-m.ended:
-		return m.gone()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	select {
+	case <-m.ended:
+		if m.exit.Reason == vmm.Died { // libkrun did not like it
+			return m.gone()
+		}
+	default:
+	}
+	return nil
 }
 
 // gone returns why the machine takes no more calls, or nil.
@@ -246,11 +254,11 @@ func (m *Machine) Usage() (vmm.Usage, error) {
 	if err := m.gone(); err != nil {
 		return vmm.Usage{}, err
 	}
-	mem, err := usedMemory(m.proc.pid())
+	mem, err := usedMemory(m.proc.id)
 	if err != nil {
 		return vmm.Usage{}, fmt.Errorf("memory of the worker: %w", err)
 	}
-	return vmm.Usage{Memory: mem, PID: m.proc.pid()}, nil
+	return vmm.Usage{Memory: mem, PID: m.proc.id}, nil
 }
 
 // DialGuest implements vmm.Machine.

@@ -36,7 +36,7 @@ func (m *Machine) Resume(ctx context.Context) error {
 // Paused implements vmm.Machine.
 func (m *Machine) Paused(ctx context.Context) (is bool, err error) {
 	err = m.do(ctx, func() error {
-		is, err = stopped(m.proc.pid())
+		is, err = stopped(m.proc.id)
 		return err
 	})
 	return is, err
@@ -78,7 +78,7 @@ func (m *Machine) awaitStopped(ctx context.Context) error {
 	tick := time.NewTicker(stopInterval)
 	defer tick.Stop()
 	for {
-		is, err := stopped(m.proc.pid())
+		is, err := stopped(m.proc.id)
 		if is || err != nil {
 			return err
 		}

@@ -9,15 +9,27 @@ import (
 // process is a worker: our child, or one that an earlier daemon started. On Linux
 // os.Process holds a pidfd, so that a signal goes to this very process.
 type process struct {
-	*os.Process
-	child bool
+	id     int
+	handle *os.Process
+	child  bool
 }
 
-func (p *process) pid() int { return p.Pid }
+func newProcess(handle *os.Process, child bool) *process {
+	return &process{id: handle.Pid, handle: handle, child: child}
+}
+
+// findProcess opens a process that is not a child. That it exists has to be found out.
+func findProcess(id int) (*process, error) {
+	handle, err := os.FindProcess(id)
+	if err != nil {
+		return nil, err
+	}
+	return newProcess(handle, false), nil
+}
 
 // signal sends a signal. A process that is gone takes any.
 func (p *process) signal(s syscall.Signal) error {
-	err := p.Signal(s)
+	err := p.handle.Signal(s)
 	if errors.Is(err, os.ErrProcessDone) {
 		return nil
 	}
@@ -26,14 +38,13 @@ func (p *process) signal(s syscall.Signal) error {
 
 func (p *process) kill() error { return p.signal(syscall.SIGKILL) }
 
-// reap returns the status of a child that has ended, and lets go of it. It returns nil
-// for a process that is not a child.
+// reap waits for the end of a child and returns its status. It returns nil for a
+// process that is not one.
 func (p *process) reap() *syscall.WaitStatus {
 	if !p.child {
-		_ = p.Release() // nothing can be done about it
 		return nil
 	}
-	state, err := p.Wait()
+	state, err := p.handle.Wait()
 	if err != nil {
 		return nil
 	}
@@ -43,3 +54,6 @@ func (p *process) reap() *syscall.WaitStatus {
 	}
 	return &status
 }
+
+// close lets go of the process, which takes no signals any more.
+func (p *process) close() { _ = p.handle.Release() } // nothing can be done about it

@@ -122,7 +122,7 @@ func check(function string, result int32) error {
 	if result >= 0 {
 		return nil
 	}
-	return &failure{function, syscall.Errno(-result)} //nolint:gosec // positive
+	return &failure{function, syscall.Errno(-result)}
 }
 
 // cString returns s as C has it, and keep, which must be called after its last use. ""

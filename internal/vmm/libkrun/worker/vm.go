@@ -60,7 +60,7 @@ func (v *vm) machine() error {
 	if v.r.VCPUs < 1 || v.r.VCPUs > 255 || v.r.Memory < 1 || v.r.Memory > 1<<31 {
 		return fmt.Errorf("%d CPUs, %d MiB: %w", v.r.VCPUs, v.r.Memory, syscall.EINVAL)
 	}
-	if err := check("krun_set_vm_config", v.lib.setVMConfig(v.ctx, uint8(v.r.VCPUs), uint32(v.r.Memory))); err != nil { //nolint:gosec // checked
+	if err := check("krun_set_vm_config", v.lib.setVMConfig(v.ctx, uint8(v.r.VCPUs), uint32(v.r.Memory))); err != nil {
 		return err
 	}
 	initrd, keep := cString(v.r.Initrd)
@@ -145,7 +145,7 @@ func (v *vm) join(socket int, frames bool) (int32, error) {
 }
 
 func listener(fd int) (net.Listener, error) {
-	f := os.NewFile(uintptr(fd), "socket") //nolint:gosec // a descriptor
+	f := os.NewFile(uintptr(fd), "socket")
 	if f == nil {
 		return nil, os.ErrInvalid
 	}
@@ -165,7 +165,9 @@ func (v *vm) enter() error {
 		return err
 	}
 	var all sync.WaitGroup
-	all.Go(func() { live(life) })
+	heard := make(chan struct{})
+	all.Go(func() { live(life, sync.OnceFunc(func() { close(heard) })) })
+	<-heard // from here on libkrun may end the process at any time
 	for _, p := range v.ports {
 		all.Go(p.run)
 	}
@@ -190,8 +192,9 @@ func closeAll(listeners ...net.Listener) {
 	}
 }
 
-// live says who this is on each connection, and holds it.
-func live(l net.Listener) {
+// live says who this is on each connection, tells that somebody has heard it, and holds
+// the connection.
+func live(l net.Listener, heard func()) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	hello, err := json.Marshal(recipe.Hello{PID: os.Getpid()})
@@ -208,6 +211,7 @@ func live(l net.Listener) {
 		all.Go(func() {
 			defer closeConn(c)
 			if _, err := c.Write(append(hello, '\n')); err == nil {
+				heard()
 				_, _ = io.Copy(io.Discard, c) // until it is closed
 			}
 		})
