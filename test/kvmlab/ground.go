@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ var labModules = []string{"kvm_amd", "tun"}
 
 // labPackages make a minimal Debian a host of AegisVM and of its tests.
 var labPackages = []string{
-	"ca-certificates", "e2fsprogs", "iproute2", "kmod", "procps", "python3-minimal", "qemu-system-x86",
+	"e2fsprogs", "iproute2", "procps", "qemu-system-x86",
 }
 
 // fill makes the share and the payload anew: what goes in is of this tree and of now.
@@ -204,7 +205,8 @@ exec ` + quote(path) + ` "$@" -drive if=none,id=payload,format=raw,readonly=on,f
 
 // imageName names the lab's image by what it is made of.
 func imageName(d apt.Distro) string {
-	return "kvm-lab:" + strings.NewReplacer(" ", "-").Replace(d.String()) + "-1"
+	sum := sha256.Sum256([]byte(strings.Join(labPackages, " ")))
+	return fmt.Sprintf("kvm-lab:%s-%s-%x", d.ID, d.Codename, sum[:4])
 }
 
 // ensureImage makes the lab's image, once: a Debian of packages, by way of an archive that

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -41,6 +42,9 @@ func (o *outer) payload(names ...string) string {
 }
 
 func (o *outer) run(ctx context.Context) (err error) {
+	if on := runtime.GOOS + "/" + runtime.GOARCH; on != "linux/amd64" {
+		return fmt.Errorf("the lab emulates AMD's virtualization, for drivers of Linux: it needs a host of linux/amd64, not %s", on)
+	}
 	root, err := output(ctx, ".", "go", "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
 		return err
