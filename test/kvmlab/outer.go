@@ -20,6 +20,12 @@ const (
 	labDisk   = "24G"
 )
 
+// What protects from a network, a build, a machine that hang. Jobs have bounds of their own.
+const (
+	prepareTimeout = 30 * time.Minute
+	bootTimeout    = 5 * time.Minute // and what the lab does before its first job
+)
+
 // stopGrace is what a program gets to end after Ctrl-C; `aegis run` deletes its machine.
 const stopGrace = 30 * time.Second
 
@@ -27,7 +33,7 @@ const stopGrace = 30 * time.Second
 type outer struct {
 	state string // keeps home, share and payload
 	bin   string
-	ready string // a home that set-up has filled
+	test  string // a home that set-up has filled
 	only  string
 
 	prepare bool // and start nothing
@@ -57,22 +63,14 @@ func (o *outer) run(ctx context.Context) (err error) {
 		_ = printTable(os.Stdout, nil, p.LeftOut)
 		return errors.New("nothing to run")
 	}
-	if err := o.fill(ctx, root, &p); err != nil {
-		return err
-	}
-	if err := o.ground(ctx); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, labTimeout, fmt.Errorf("the lab took more than %v", labTimeout))
-	defer cancel()
+	image, err := o.ready(ctx, root, &p)
 	defer func() { err = errors.Join(err, o.down(context.WithoutCancel(ctx))) }()
-	if err := o.aegis(ctx, "up").Run(); err != nil {
-		return err
-	}
-	image, err := o.ensureImage(ctx)
 	if err != nil || o.prepare {
 		return err
 	}
+	limit := p.limit() + bootTimeout
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the lab took more than %v", limit))
+	defer cancel()
 	ran := o.aegis(ctx, "run", "--image", image, "--pull", "never", "--cpus", labCPUs, "--memory", labMemory, "--disk", labDisk,
 		"--egress", "none", "--workspace", o.share(), "--", filepath.Join(share, "kvmlab"), "-inside").Run()
 	bad, err := o.tell(&p)
@@ -87,6 +85,23 @@ func (o *outer) run(ctx context.Context) (err error) {
 		return fmt.Errorf("%d tests did not pass; their output is in %s", bad, filepath.Join(o.share(), outName))
 	}
 	return nil
+}
+
+// ready makes everything that the lab is made of, starts its daemon, and returns the name of its
+// image.
+func (o *outer) ready(ctx context.Context, root string, p *plan) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, prepareTimeout, fmt.Errorf("preparing the lab took more than %v", prepareTimeout))
+	defer cancel()
+	if err := o.fill(ctx, root, p); err != nil {
+		return "", err
+	}
+	if err := o.ground(ctx); err != nil {
+		return "", err
+	}
+	if err := o.aegis(ctx, "up").Run(); err != nil {
+		return "", err
+	}
+	return o.ensureImage(ctx)
 }
 
 // tell prints the table of what came out of the lab.

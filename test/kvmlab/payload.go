@@ -71,10 +71,10 @@ func (o *outer) copyHome(ctx context.Context, root string) error {
 	if err := home.Create(); err != nil {
 		return err
 	}
-	if _, err := kernel.CopySlim(paths.Home(o.ready), home); err != nil {
+	if _, err := kernel.CopySlim(paths.Home(o.test), home); err != nil {
 		return err
 	}
-	return build(ctx, root, "cp", "-a", "--sparse=always", paths.Home(o.ready).Images()+"/.", home.Images())
+	return build(ctx, root, "cp", "-a", "--sparse=always", paths.Home(o.test).Images()+"/.", home.Images())
 }
 
 // labPrograms is what of AegisVM the tests start; the rest is of no use in the lab.

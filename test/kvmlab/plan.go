@@ -34,6 +34,15 @@ type plan struct {
 	LeftOut []string // driver and why, for people
 }
 
+// limit is how long its jobs may take together.
+func (p *plan) limit() time.Duration {
+	all := time.Duration(0)
+	for i := range p.Jobs {
+		all += p.Jobs[i].Timeout + jobGrace
+	}
+	return all
+}
+
 // endToEnd is the part of the e2e suite that shows what a driver does for a user: run, exec,
 // pause, hibernate and wake, fork, router, workspace, and adoption after kill -9. The
 // heavier tests find out about the daemon, which is the same on all drivers.
