@@ -143,7 +143,7 @@ func report(ctx context.Context) error {
 	cmd.Env = append(environment(), "AEGIS_VMM=qemu", "AEGIS_HOME="+filepath.Join(lab, "home"))
 	out, err := cmd.CombinedOutput()
 	say("aegis doctor, after %v:\n%s", time.Since(begin).Round(time.Millisecond), out)
-	if err == nil && !bytes.Contains(out, []byte("hardware")) {
+	if err == nil && !bytes.Contains(out, []byte("kvm, hardware")) {
 		err = errors.New("machines do not run on KVM in the lab")
 	}
 	return err

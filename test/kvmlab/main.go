@@ -8,11 +8,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
-	"time"
 )
-
-// labTimeout bounds all of it but what is fetched once: emulated virtualization can hang.
-const labTimeout = 40 * time.Minute
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -35,14 +31,14 @@ func run(ctx context.Context) error {
 	o := outer{}
 	flag.StringVar(&o.state, "state", ".aegis/lab", "folder that the lab keeps its home and image in")
 	flag.StringVar(&o.bin, "bin", "bin", "folder of the programs under test")
-	flag.StringVar(&o.ready, "home", ".aegis/test", "home that set-up has filled, whose kernel and image VMs in the lab boot")
+	flag.StringVar(&o.test, "home", ".aegis/test", "home that set-up has filled, whose kernel and image VMs in the lab boot")
 	flag.StringVar(&o.only, "only", "", "run only the jobs whose name, as in the table, has this in it")
 	flag.BoolVar(&o.prepare, "prepare", false, "make everything ready, and start nothing")
 	flag.Parse()
 	if *inside {
 		return runInside(ctx)
 	}
-	for _, dir := range []*string{&o.state, &o.bin, &o.ready} {
+	for _, dir := range []*string{&o.state, &o.bin, &o.test} {
 		abs, err := filepath.Abs(*dir)
 		if err != nil {
 			return err

@@ -7,16 +7,24 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// The lab's machine: as small as the tests allow.
+// The lab's machine: as small as the tests allow. With a second CPU, which runs at the same time as
+// the first, QEMU's emulation of SVM gets stuck within minutes.
 const (
-	labCPUs   = "2"
+	labCPUs   = "1"
 	labMemory = "4G"
 	labDisk   = "24G"
+)
+
+// What protects from a network, a build, a machine that hang. Jobs have bounds of their own.
+const (
+	prepareTimeout = 30 * time.Minute
+	bootTimeout    = 5 * time.Minute // and what the lab does before its first job
 )
 
 // stopGrace is what a program gets to end after Ctrl-C; `aegis run` deletes its machine.
@@ -26,7 +34,7 @@ const stopGrace = 30 * time.Second
 type outer struct {
 	state string // keeps home, share and payload
 	bin   string
-	ready string // a home that set-up has filled
+	test  string // a home that set-up has filled
 	only  string
 
 	prepare bool // and start nothing
@@ -41,6 +49,9 @@ func (o *outer) payload(names ...string) string {
 }
 
 func (o *outer) run(ctx context.Context) (err error) {
+	if on := runtime.GOOS + "/" + runtime.GOARCH; on != "linux/amd64" {
+		return fmt.Errorf("the lab emulates AMD's virtualization, for drivers of Linux: it needs a host of linux/amd64, not %s", on)
+	}
 	root, err := output(ctx, ".", "go", "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
 		return err
@@ -53,22 +64,14 @@ func (o *outer) run(ctx context.Context) (err error) {
 		_ = printTable(os.Stdout, nil, p.LeftOut)
 		return errors.New("nothing to run")
 	}
-	if err := o.fill(ctx, root, &p); err != nil {
-		return err
-	}
-	if err := o.ground(ctx); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, labTimeout, fmt.Errorf("the lab took more than %v", labTimeout))
-	defer cancel()
+	image, err := o.ready(ctx, root, &p)
 	defer func() { err = errors.Join(err, o.down(context.WithoutCancel(ctx))) }()
-	if err := o.aegis(ctx, "up").Run(); err != nil {
-		return err
-	}
-	image, err := o.ensureImage(ctx)
 	if err != nil || o.prepare {
 		return err
 	}
+	limit := p.limit() + bootTimeout
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the lab took more than %v", limit))
+	defer cancel()
 	ran := o.aegis(ctx, "run", "--image", image, "--pull", "never", "--cpus", labCPUs, "--memory", labMemory, "--disk", labDisk,
 		"--egress", "none", "--workspace", o.share(), "--", filepath.Join(share, "kvmlab"), "-inside").Run()
 	bad, err := o.tell(&p)
@@ -83,6 +86,23 @@ func (o *outer) run(ctx context.Context) (err error) {
 		return fmt.Errorf("%d tests did not pass; their output is in %s", bad, filepath.Join(o.share(), outName))
 	}
 	return nil
+}
+
+// ready makes everything that the lab is made of, starts its daemon, and returns the name of its
+// image.
+func (o *outer) ready(ctx context.Context, root string, p *plan) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, prepareTimeout, fmt.Errorf("preparing the lab took more than %v", prepareTimeout))
+	defer cancel()
+	if err := o.fill(ctx, root, p); err != nil {
+		return "", err
+	}
+	if err := o.ground(ctx); err != nil {
+		return "", err
+	}
+	if err := o.aegis(ctx, "up").Run(); err != nil {
+		return "", err
+	}
+	return o.ensureImage(ctx)
 }
 
 // tell prints the table of what came out of the lab.

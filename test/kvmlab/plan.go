@@ -34,6 +34,15 @@ type plan struct {
 	LeftOut []string // driver and why, for people
 }
 
+// limit is how long its jobs may take together.
+func (p *plan) limit() time.Duration {
+	all := time.Duration(0)
+	for i := range p.Jobs {
+		all += p.Jobs[i].Timeout + jobGrace
+	}
+	return all
+}
+
 // endToEnd is the part of the e2e suite that shows what a driver does for a user: run, exec,
 // pause, hibernate and wake, fork, router, workspace, and adoption after kill -9. The
 // heavier tests find out about the daemon, which is the same on all drivers.
@@ -41,6 +50,9 @@ var endToEnd = []string{
 	"TestHello", "TestInstance", "TestHibernate", "TestClones", "TestPorts", "TestForkContract",
 	"TestWorkspace", "TestKilledDaemon",
 }
+
+// elsewhere is what of them is not about the driver: the lab's ordinary user may not use KVM.
+const elsewhere = "^TestWorkspace$/^ordinary_user$"
 
 // candidate is a driver that the lab knows.
 type candidate struct {
@@ -81,7 +93,11 @@ func makePlan(root, only string) (plan, error) {
 			return p, err
 		}
 		p.add(only, &job{Driver: c.driver, Name: "contract", Package: c.pkg, Tests: contract, Skip: c.skip, Timeout: contractTimeout}, c.because)
-		p.add(only, &job{Driver: c.driver, Name: "e2e", Package: "test/e2e", Tests: endToEnd, Skip: c.lacks, Timeout: endToEndTimeout}, "the driver cannot save")
+		skip, because := elsewhere, "its user may not use KVM"
+		if c.lacks != "" {
+			skip, because = c.lacks+"|"+skip, "the driver cannot save, or "+because
+		}
+		p.add(only, &job{Driver: c.driver, Name: "e2e", Package: "test/e2e", Tests: endToEnd, Skip: skip, Timeout: endToEndTimeout}, because)
 	}
 	return p, nil
 }
@@ -94,7 +110,7 @@ func (p *plan) add(only string, j *job, because string) {
 	}
 	p.Jobs = append(p.Jobs, *j)
 	if j.Skip != "" {
-		p.LeftOut = append(p.LeftOut, j.String()+" "+strings.Trim(j.Skip, "^()$")+": "+because)
+		p.LeftOut = append(p.LeftOut, j.String()+" "+strings.NewReplacer("^", "", "$", "", "(", "", ")", "").Replace(j.Skip)+": "+because)
 	}
 }
 

@@ -7,10 +7,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,13 +114,13 @@ func (a *arm) debian(t *testing.T) string {
 			wanted[name] = true
 		}
 	}
+	files, err := client.Download(t.Context(), slices.Collect(maps.Keys(wanted))...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	tree := t.TempDir()
-	for name := range wanted {
-		files, err := client.Download(t.Context(), name)
-		if err == nil {
-			err = apt.Unpack(t.Context(), files[0], tree)
-		}
-		if err != nil {
+	for _, f := range files {
+		if err := apt.Unpack(t.Context(), f, tree); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -161,7 +164,7 @@ func TestDebianARM64(t *testing.T) {
 	defer kill(t, m)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	link, err := guestlink.Linker{}.Link(ctx, m, magic, guestproto.Hello{
+	link, err := guestlink.Linker{Log: slog.New(slog.DiscardHandler)}.Link(ctx, m, magic, guestproto.Hello{
 		MinVersion: guestproto.MinVersion, Version: guestproto.Version, Owned: []guestproto.Owned{},
 		Identity: &guestproto.Identity{Instance: "inst-1", Hostname: "box"},
 	})
