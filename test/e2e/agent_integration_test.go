@@ -336,11 +336,14 @@ func (a *agents) figures() {
 	rss := a.ok("exec", "my-agent", "--", "sh", "-c", `for p in /proc/[0-9]*; do case $(cat $p/comm) in aegis-agent|aegis-mcp-guest) cat $p/comm; grep VmRSS $p/status;; esac; done`)
 	t.Logf("idle memory: %s", strings.Join(strings.Fields(rss), " "))
 	least := a.least()
+	a.ok("instance", "set", a.name, "--pause-after", "0", "--stop-after", "0")
+	a.ok("instance", "resume", a.name)
 	for _, sleep := range [][]string{{"instance", "pause"}, {"instance", "stop", "--hibernate"}} {
 		for _, who := range []*agents{least, a} {
 			who.figure(sleep...)
 		}
 	}
+	a.ok("instance", "set", a.name, "--pause-after", "1s")
 	a.ok("instance", "delete", least.name)
 }
 
