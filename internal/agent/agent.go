@@ -54,6 +54,8 @@ type Agent struct {
 	activity *activity
 	last     *lastSession
 
+	bench bench // with the newest kit
+
 	sourceMu sync.Mutex // one goroutine at a time reads the settings
 	source   *settings.Source
 

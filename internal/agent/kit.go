@@ -40,19 +40,29 @@ type kit struct {
 
 // assemble makes the kit for a message.
 func (a *Agent) assemble(ctx context.Context, s *settings.Settings, taken *session.Taken) (*kit, error) {
-	choice, err := s.Choice(a.conf.Getenv, a.conf.GuestAPI)
-	if err != nil {
-		return nil, err
-	}
-	choice.Transport = a.web.Transport
-	model, err := provider.New(choice)
-	if err != nil {
-		return nil, err
-	}
 	a.servers.Use(ctx, a.serverConf(s))
 	waiting, cancel := context.WithTimeout(ctx, serversWait)
 	defer cancel()
 	theirs, notes := a.servers.Tools(waiting)
+	k, err := a.bench.kit(s, theirs, a.outfit)
+	if err != nil {
+		return nil, err
+	}
+	k.system = a.prompt(s, taken, notes)
+	return &k, nil
+}
+
+// outfit makes what of a kit is the same for all messages.
+func (a *Agent) outfit(s *settings.Settings, theirs []tool.Tool) (k kit, err error) {
+	choice, err := s.Choice(a.conf.Getenv, a.conf.GuestAPI)
+	if err != nil {
+		return k, err
+	}
+	choice.Transport = a.web.Transport
+	model, err := provider.New(choice)
+	if err != nil {
+		return k, err
+	}
 	brave, images := a.keys(s)
 	var offered []tool.Tool
 	for _, t := range append(a.tools(s, brave, images), theirs...) {
@@ -61,12 +71,11 @@ func (a *Agent) assemble(ctx context.Context, s *settings.Settings, taken *sessi
 		}
 	}
 	offered = offered[:min(len(offered), maxTools)]
-	return &kit{
+	return kit{
 		model: &provider.Patient{Model: model, Waiting: func(why error, pause time.Duration) {
-			a.log.InfoContext(ctx, "the model is asked again", logattr.Err(why), logattr.Took(pause))
+			a.log.Info("the model is asked again", logattr.Err(why), logattr.Took(pause))
 		}},
-		tools:  tool.NewSet(offered, choice.Key, brave, images),
-		system: a.prompt(s, taken, notes), context: s.Context(), maxTokens: s.MaxTokens,
+		tools: tool.NewSet(offered, choice.Key, brave, images), context: s.Context(), maxTokens: s.MaxTokens,
 	}, nil
 }
 

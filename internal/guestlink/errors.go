@@ -11,6 +11,7 @@ import (
 	"github.com/xfeldman/aegisvm/internal/fault"
 	"github.com/xfeldman/aegisvm/internal/frame"
 	"github.com/xfeldman/aegisvm/internal/guestproto"
+	"github.com/xfeldman/aegisvm/internal/vmm"
 )
 
 var (
@@ -55,7 +56,9 @@ func guestFault(doing string, said *guestproto.Error) error {
 		msg = "the VM could not mount its root file system: " + clean(said.Msg)
 		f.Kind, f.Blame, f.Hint = fault.Unavailable, fault.Image, "is the image damaged? for the default one: remove data/images/base.json in AEGIS_HOME, then aegis setup"
 	case guestproto.CodeVersion:
-		f.Kind, f.Hint = fault.Conflict, "it was saved by another version of aegis: stop it and start it again"
+		f.Kind, f.Hint = fault.Conflict, "start it again: aegis instance restart NAME"
+		f.Err = &foreignError{&guestproto.Error{Code: said.Code, Msg: msg}}
+		return f
 	case guestproto.CodeUnsupported, guestproto.CodeUnavailable:
 		f.Kind = fault.Unavailable
 	case guestproto.CodeInternal:
@@ -63,6 +66,22 @@ func guestFault(doing string, said *guestproto.Error) error {
 	f.Err = &guestproto.Error{Code: said.Code, Msg: msg}
 	return f
 }
+
+// foreignError is of a guest whose PID 1 has no version of the protocol in common with this
+// daemon: it comes from a release that is too far from this one. What it has in memory is of
+// no use to this one, as is a saved machine that is stale.
+type foreignError struct{ said *guestproto.Error }
+
+// Error implements error.
+func (e *foreignError) Error() string {
+	return "what runs in the VM is of another version of AegisVM: " + e.said.Error()
+}
+
+// Unwrap returns what the guest said.
+func (e *foreignError) Unwrap() error { return e.said }
+
+// Is makes it a vmm.ErrStale.
+func (e *foreignError) Is(target error) bool { return target == vmm.ErrStale }
 
 // noticeFrame puts what a guest says beside a process's output in the host's words.
 // A guest can say one thing only; what else it writes there is not shown.

@@ -72,6 +72,7 @@ type Origin struct {
 	Given  []string         // names of the secrets that its program was started with
 	Magic  guestproto.Magic // opens the link to a machine that starts from it
 	Offset uint64           // how far its program's output was stored
+	Listen time.Duration    `json:",omitzero"` // what the program had left to begin to listen
 }
 
 // SnapshotID names a snapshot for ever. IDs sort by their time of creation.

@@ -122,7 +122,7 @@ func (a *actor) copyWorkspace(ctx context.Context, to ID) error {
 // takeState captures a machine that is paused, and brings it back to what it was.
 func (a *actor) takeState(ctx context.Context, l *live, out *captured, back State) error {
 	moved, err := out.Take(ctx, l.current().machine)
-	out.origin.Offset = a.output.Offset()
+	out.origin.Offset, out.origin.Listen = a.output.Offset(), l.wires.left(l.slept)
 	// Whatever comes now is for the instance, not for those who asked.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.world.Limits.Boot)
 	defer cancel()
@@ -226,6 +226,7 @@ func (s *starting) goOn(ctx context.Context, l *live) error {
 		return err
 	}
 	l.started = time.Now()
+	l.wires.expect(l.started.Add(of.Listen))
 	if err := s.attach(ctx, l, of.Offset); err != nil {
 		return err
 	}

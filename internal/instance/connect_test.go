@@ -240,6 +240,33 @@ func TestPauseIsNoDelay(t *testing.T) {
 	})
 }
 
+// TestForkListensLate forks an instance whose program does not listen yet: the clients of the
+// fork wait, for as long as those of the source would.
+func TestForkListensLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := serving(t)
+		w.nets.quiet()
+		must(t, s.Start(t.Context(), "web"))
+		time.Sleep(10 * time.Second)
+		forks, _, err := s.Fork(t.Context(), "web", ForkSpec{Names: []string{"kid"}})
+		must(t, err)
+		began := time.Now()
+		time.AfterFunc(3*time.Second, func() { w.nets.set(80, stubPort{}) })
+		port := forks[0].Spec.Expose[0].Public
+		if err := w.doors.at(port).visit(t.Context(), 0); err != nil {
+			t.Errorf("visit: %v after %v", err, time.Since(began))
+		}
+		w.nets.quiet()
+		began = time.Now()
+		_, err = s.Expose(t.Context(), "kid", Expose{Guest: 81, Public: 8081})
+		must(t, err)
+		if err := w.doors.at(8081).visit(t.Context(), 0); !errors.Is(err, syscall.ECONNREFUSED) || time.Since(began) > 20*time.Second {
+			t.Errorf("a port on which nothing listens: %v after %v", err, time.Since(began))
+		}
+		end(t, w, s)
+	})
+}
+
 // TestExplicitRequestsCutOff has clients with connections, and clients that are still
 // dialling, when the user asks for something.
 func TestExplicitRequestsCutOff(t *testing.T) {

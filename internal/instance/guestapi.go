@@ -12,7 +12,7 @@ import (
 
 const (
 	// apiWaiting is how many streams wait in a guest for connections to the Guest API.
-	apiWaiting = 2
+	apiWaiting = 4
 	// apiConns bounds the connections of one guest: others wait in the guest.
 	apiConns = 32
 )

@@ -216,6 +216,27 @@ func TestSavedMemoryIsOfNoUse(t *testing.T) {
 	})
 }
 
+// TestSleeperOfAnotherVersion: what woke speaks no language of this daemon's. Its memory is
+// of no use either.
+func TestSleeperOfAnotherVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := sleeper(t)
+		if err := s.Hibernate(t.Context(), "web"); err != nil {
+			t.Fatal(err)
+		}
+		w.reopenErr = fmt.Errorf("no version in common: %w", vmm.ErrStale)
+		if err := s.Resume(t.Context(), "web"); err != nil {
+			t.Fatal(err)
+		}
+		wantState(t, s, "web", Running)
+		v, _ := s.Get("web")
+		if log := w.logs[v.ID].String(); w.boots != 2 || len(w.machines) != 1 || !strings.Contains(log, "the program starts anew: no version in common") {
+			t.Errorf("%d boots, %d machines, log:\n%s", w.boots, len(w.machines), log)
+		}
+		closeSet(t, s, StopAll)
+	})
+}
+
 func TestRequestsToASleeper(t *testing.T) {
 	for _, c := range []struct {
 		name         string

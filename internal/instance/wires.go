@@ -138,6 +138,13 @@ func (w *wires) expect(until time.Time) {
 	w.hope = until
 }
 
+// left returns how much longer a program that stands still since then may take to listen.
+func (w *wires) left(slept time.Time) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return max(0, w.hope.Sub(slept))
+}
+
 // awoke gives the program back the time in which it stood still.
 func (w *wires) awoke(slept time.Time) {
 	w.mu.Lock()

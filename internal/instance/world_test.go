@@ -30,6 +30,7 @@ type stubWorld struct {
 	start, link time.Duration
 	startErr    error
 	linkErr     error
+	reopenErr   error // of a guest that is woken
 	spawnErr    error
 	saveErr     error
 	restoreErr  error
@@ -458,6 +459,9 @@ func (g *stubGuest) Suspend() { g.move(nil) }
 func (g *stubGuest) Reopen(ctx context.Context, m vmm.Machine, _ guestproto.Hello) error {
 	if err := nap(ctx, g.w.link); err != nil {
 		return err
+	}
+	if g.w.reopenErr != nil {
+		return g.w.reopenErr
 	}
 	g.move(m.(*stubMachine))
 	return nil

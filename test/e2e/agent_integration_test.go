@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -137,13 +136,14 @@ type agents struct {
 	*host
 	mind  *mind
 	model *modeltest.Server
+	name  string // of whom say, answer and first speak to
 }
 
 func newAgents(t *testing.T) *agents {
 	m := &mind{asked: make(chan struct{}), goOn: make(chan struct{}), answers: map[string]time.Time{}}
 	model := modeltest.New(t, m.think)
 	model.Open = true
-	a := &agents{newHost(t, "AEGIS_LLM_OLLAMA="+model.URL), m, model}
+	a := &agents{newHost(t, "AEGIS_LLM_OLLAMA="+model.URL), m, model, "my-agent"}
 	a.ok("secret", "set", "OPENAI_API_KEY", modeltest.Key)
 	return a
 }
@@ -172,7 +172,7 @@ func (a *agents) start(name string, args ...string) {
 // say sends the agent a message, and returns its id.
 func (a *agents) say(text string) string {
 	a.t.Helper()
-	sent, err := a.client().TetherSend(a.t.Context(), "my-agent", message("default", text))
+	sent, err := a.client().TetherSend(a.t.Context(), a.name, message("default", text))
 	if err != nil {
 		a.t.Fatalf("%s: %v", text, err)
 	}
@@ -185,9 +185,9 @@ func (a *agents) answer(id string) (m api.AssistantMessage) {
 	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
 	defer cancel()
 	for {
-		page, err := a.client().TetherPoll(ctx, "my-agent", client.TetherQuery{Types: []api.FrameType{api.FrameDone}, ReplyToID: id, Wait: 20 * time.Second})
+		page, err := a.client().TetherPoll(ctx, a.name, client.TetherQuery{Types: []api.FrameType{api.FrameDone}, ReplyToID: id, Wait: 20 * time.Second})
 		if err != nil {
-			a.t.Fatalf("the answer to %s: %v\n%s\n%s", id, err, a.try("logs", "my-agent").stdout, a.log())
+			a.t.Fatalf("the answer to %s: %v\n%s\n%s", id, err, a.try("logs", a.name).stdout, a.log())
 		}
 		if len(page.Frames) > 0 {
 			if err := json.Unmarshal(page.Frames[0].Payload, &m); err != nil {
@@ -328,49 +328,23 @@ func (a *agents) holds() {
 }
 
 // figures logs what an agent costs: its memory when it has nothing to do, and its time
-// from a message to the first word, beside the wake that is in it.
+// from a message to the first word, beside the wake that is in it and what the least agent
+// needs for the same.
 func (a *agents) figures() {
 	t := a.t
 	t.Helper()
 	rss := a.ok("exec", "my-agent", "--", "sh", "-c", `for p in /proc/[0-9]*; do case $(cat $p/comm) in aegis-agent|aegis-mcp-guest) cat $p/comm; grep VmRSS $p/status;; esac; done`)
 	t.Logf("idle memory: %s", strings.Join(strings.Fields(rss), " "))
-	for _, kind := range []struct {
-		name  string
-		sleep []string
-	}{{"paused", []string{"instance", "pause", "my-agent"}}, {"hibernated", []string{"instance", "stop", "--hibernate", "my-agent"}}} {
-		var wakes, firsts []time.Duration
-		for i := range stress(3, 10) {
-			a.ok(kind.sleep...)
-			begin := time.Now()
-			if _, err := a.client().Resume(t.Context(), "my-agent"); err != nil {
-				t.Fatal(err)
-			}
-			wakes = append(wakes, time.Since(begin))
-			a.ok(kind.sleep...)
-			firsts = append(firsts, a.first(fmt.Sprintf("quick %s %d", kind.name, i)))
+	least := a.least()
+	a.ok("instance", "set", a.name, "--pause-after", "0", "--stop-after", "0")
+	a.ok("instance", "resume", a.name)
+	for _, sleep := range [][]string{{"instance", "pause"}, {"instance", "stop", "--hibernate"}} {
+		for _, who := range []*agents{least, a} {
+			who.figure(sleep...)
 		}
-		slices.Sort(wakes)
-		slices.Sort(firsts)
-		wake, first := wakes[len(wakes)/2], firsts[len(firsts)/2]
-		t.Logf("%s: wake %v, message to first delta %v: %v over the wake (medians of %d)", kind.name, wake, first, first-wake, len(wakes))
 	}
-}
-
-// first returns the time from a message until the first word of its answer is here.
-func (a *agents) first(text string) time.Duration {
-	a.t.Helper()
-	begin := time.Now()
-	id := a.say(text)
-	page, err := a.client().TetherPoll(a.t.Context(), "my-agent", client.TetherQuery{
-		Types: []api.FrameType{api.FrameDelta}, ReplyToID: id, Wait: 30 * time.Second,
-	})
-	took := time.Since(begin)
-	if err != nil || len(page.Frames) == 0 {
-		a.t.Fatalf("no delta of the answer to %s: %v", text, err)
-	}
-	a.answer(id)
-	a.t.Logf("%s: the model was asked after %v, the first delta came after %v", text, a.mind.answered(text).Sub(begin), took)
-	return took
+	a.ok("instance", "set", a.name, "--pause-after", "1s")
+	a.ok("instance", "delete", least.name)
 }
 
 // cutShort pauses, saves, or loses the daemon at random moments of conversations. What was

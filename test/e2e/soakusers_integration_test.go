@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ var (
 func (s *soak) step(ctx context.Context, rng *rand.Rand, name string) {
 	can := wishes
 	if name != steady {
-		can = append(can[:len(can):len(can)], rude...)
+		can = append(slices.Clip(can), rude...)
 	}
 	what := can[rng.IntN(len(can))]
 	err := s.wish(ctx, rng, what, name)

@@ -138,7 +138,7 @@ func (s *soak) look(ctx context.Context, ref string) error {
 	}
 	other := s.memory.note(info.ID, t)
 	if info.Handle == steady && other != "" {
-		s.defect("the program of %s began anew: %s, before that %s\n%v", steady, t.Token, other, s.system(steady))
+		s.defect("the program of %s began anew: %s, before that %s", steady, t.Token, other)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	openai "github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
+	"github.com/openai/openai-go/v3/packages/param"
 	"github.com/openai/openai-go/v3/packages/ssestream"
 	"github.com/openai/openai-go/v3/shared"
 
@@ -23,6 +24,7 @@ type chat struct {
 	server
 	service openai.ChatCompletionService
 	own     bool // OpenAI's server, which knows the newest fields
+	tools   wire[openai.ChatCompletionToolUnionParam]
 }
 
 func newChat(s server, client *http.Client, baseURL string) *chat {
@@ -77,11 +79,7 @@ func (c *chat) params(r Request) openai.ChatCompletionNewParams {
 			pictures = nil
 		}
 	}
-	for _, t := range r.Tools {
-		p.Tools = append(p.Tools, openai.ChatCompletionFunctionTool(shared.FunctionDefinitionParam{
-			Name: t.Name, Description: openai.String(t.Description), Parameters: t.Schema,
-		}))
-	}
+	p.Tools = c.tools.of(r.Tools, chatTool)
 	if r.NoCalls && len(r.Tools) > 0 {
 		p.ToolChoice.OfAuto = openai.String("none")
 	}
@@ -96,6 +94,12 @@ func (c *chat) params(r Request) openai.ChatCompletionNewParams {
 		p.MaxTokens = openai.Int(int64(r.MaxTokens))
 	}
 	return p
+}
+
+func chatTool(t Tool) openai.ChatCompletionToolUnionParam {
+	return encoded(openai.ChatCompletionFunctionTool(shared.FunctionDefinitionParam{
+		Name: t.Name, Description: openai.String(t.Description), Parameters: t.Schema,
+	}), param.Override[openai.ChatCompletionToolUnionParam])
 }
 
 func chatMessage(r Request, m history.Message) openai.ChatCompletionMessageParamUnion {

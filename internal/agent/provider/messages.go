@@ -25,6 +25,7 @@ const (
 type messages struct {
 	server
 	service anthropic.MessageService
+	tools   wire[anthropic.ToolUnionParam]
 }
 
 func newMessages(s server, client *http.Client, baseURL string) *messages {
@@ -85,15 +86,17 @@ func (c *messages) params(r Request) anthropic.MessageNewParams {
 		}
 		p.Messages = append(p.Messages, anthropic.MessageParam{Role: role, Content: blocks})
 	}
-	for _, t := range r.Tools {
-		p.Tools = append(p.Tools, anthropic.ToolUnionParam{OfTool: &anthropic.ToolParam{
-			Name: t.Name, Description: anthropic.String(t.Description), InputSchema: inputSchema(t.Schema),
-		}})
-	}
+	p.Tools = c.tools.of(r.Tools, messagesTool)
 	if r.NoCalls && len(r.Tools) > 0 {
 		p.ToolChoice.OfNone = &anthropic.ToolChoiceNoneParam{}
 	}
 	return p
+}
+
+func messagesTool(t Tool) anthropic.ToolUnionParam {
+	return encoded(anthropic.ToolUnionParam{OfTool: &anthropic.ToolParam{
+		Name: t.Name, Description: anthropic.String(t.Description), InputSchema: inputSchema(t.Schema),
+	}}, param.Override[anthropic.ToolUnionParam])
 }
 
 // inputSchema takes a schema apart: the SDK names some of its fields.

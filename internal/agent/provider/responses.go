@@ -18,6 +18,7 @@ import (
 type respond struct {
 	server
 	service responses.ResponseService
+	tools   wire[responses.ToolUnionParam]
 }
 
 func newResponses(s server, client *http.Client, baseURL string) *respond {
@@ -77,15 +78,17 @@ func (c *respond) params(r Request) responses.ResponseNewParams {
 		items = append(items, c.items(r, m)...)
 	}
 	p.Input.OfInputItemList = items
-	for _, t := range r.Tools {
-		p.Tools = append(p.Tools, responses.ToolUnionParam{OfFunction: &responses.FunctionToolParam{
-			Name: t.Name, Description: openai.String(t.Description), Parameters: t.Schema, Strict: openai.Bool(false),
-		}})
-	}
+	p.Tools = c.tools.of(r.Tools, respondTool)
 	if r.NoCalls && len(r.Tools) > 0 {
 		p.ToolChoice.OfToolChoiceMode = openai.Opt(responses.ToolChoiceOptionsNone)
 	}
 	return p
+}
+
+func respondTool(t Tool) responses.ToolUnionParam {
+	return encoded(responses.ToolUnionParam{OfFunction: &responses.FunctionToolParam{
+		Name: t.Name, Description: openai.String(t.Description), Parameters: t.Schema, Strict: openai.Bool(false),
+	}}, param.Override[responses.ToolUnionParam])
 }
 
 // items returns what a message is in this protocol.

@@ -48,6 +48,7 @@ const maxText = 32 << 10
 // Set is the tools of a run.
 type Set struct {
 	tools   []Tool
+	offers  []provider.Tool
 	secrets []secret.Value
 }
 
@@ -58,6 +59,7 @@ func NewSet(tools []Tool, secrets ...secret.Value) *Set {
 	for _, t := range tools {
 		if _, ok := s.find(t.Name); !ok {
 			s.tools = append(s.tools, t)
+			s.offers = append(s.offers, provider.Tool{Name: t.Name, Description: t.Description, Schema: t.Schema})
 		}
 	}
 	return s
@@ -71,14 +73,9 @@ func (s *Set) find(name string) (Tool, bool) {
 	return s.tools[i], true
 }
 
-// Offers returns what a model is told.
-func (s *Set) Offers() []provider.Tool {
-	out := make([]provider.Tool, 0, len(s.tools))
-	for _, t := range s.tools {
-		out = append(out, provider.Tool{Name: t.Name, Description: t.Description, Schema: t.Schema})
-	}
-	return out
-}
+// Offers returns what a model is told: the same slice each time, so that it has to be encoded
+// once.
+func (s *Set) Offers() []provider.Tool { return s.offers }
 
 // Names returns the names of the tools.
 func (s *Set) Names() []string {
