@@ -23,21 +23,25 @@ const (
 // guestConn is a connection to a vsock port of the guest. It implements net.Conn.
 //
 // It exists before the guest listens: what is written meanwhile is lost, and Read
-// waits, and connects again whenever the VMM refuses. From the first acceptance on it
-// is the connection that it stands for. One goroutine reads at a time.
+// waits, and connects again whenever the VMM refuses, or the guest's kernel resets: after a
+// start from a saved machine it ends all connections that it has, and ours may be one of them
+// already. From the guest's first byte on it is the connection that it stands for. One
+// goroutine reads at a time.
 type guestConn struct {
 	dial    func(context.Context) (net.Conn, error)
 	command []byte          // "CONNECT 1024\n"
 	ctx     context.Context //nolint:containedctx // the life of the connection, in which it is made again
 	cancel  context.CancelFunc
 
-	mu       sync.Mutex
-	conn     net.Conn
-	accepted bool
-	read     time.Time // deadlines
-	write    time.Time
+	mu     sync.Mutex
+	conn   net.Conn
+	proven bool      // something came from the guest
+	read   time.Time // deadlines
+	write  time.Time
 
-	greeting []byte // what Read has of the VMM's answer
+	// The reader's alone.
+	greeting []byte // the VMM's answer, as far as it has come
+	greeted  bool   // it says that the guest has accepted
 }
 
 // dialPort connects to a port of the guest. Its errors are those of the VMM's end: the
@@ -70,15 +74,18 @@ func (c *guestConn) connect(ctx context.Context) (net.Conn, error) {
 func (c *guestConn) Read(p []byte) (int, error) {
 	for {
 		c.mu.Lock()
-		conn, accepted := c.conn, c.accepted
+		conn, proven := c.conn, c.proven
 		c.mu.Unlock()
-		if accepted {
+		if proven || len(p) == 0 {
 			return conn.Read(p)
 		}
-		err := c.greet(conn)
+		n, err := c.first(conn, p)
 		switch {
-		case err == nil:
-			continue
+		case n > 0:
+			c.mu.Lock()
+			c.proven = true
+			c.mu.Unlock()
+			return n, err
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, net.ErrClosed):
 			return 0, err
 		}
@@ -86,6 +93,17 @@ func (c *guestConn) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+}
+
+// first reads from a connection on which the guest has said nothing yet.
+func (c *guestConn) first(conn net.Conn, p []byte) (int, error) {
+	if !c.greeted {
+		if err := c.greet(conn); err != nil {
+			return 0, err
+		}
+		c.greeted = true
+	}
+	return conn.Read(p)
 }
 
 // greet waits for the VMM to say that the guest has accepted. It reads byte by byte, as what
@@ -99,21 +117,18 @@ func (c *guestConn) greet(conn net.Conn) error {
 		if c.greeting = append(c.greeting, b[0]); b[0] != '\n' {
 			continue
 		}
-		if !bytes.HasPrefix(c.greeting, []byte("OK ")) {
-			break
+		if bytes.HasPrefix(c.greeting, []byte("OK ")) {
+			return nil
 		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.accepted = true
-		return nil
+		break
 	}
 	return fmt.Errorf("the VMM answers %.40q", c.greeting)
 }
 
-// again takes the place of a connection that was refused, after a pause, which is too
-// short for a deadline to matter.
+// again takes the place of a connection that was refused or reset, after a pause, which is
+// too short for a deadline to matter.
 func (c *guestConn) again(refused net.Conn) error {
-	c.greeting = nil
+	c.greeting, c.greeted = nil, false
 	_ = refused.Close() // nothing came over it
 	select {
 	case <-time.After(redialPause):
@@ -140,10 +155,10 @@ func (c *guestConn) again(refused net.Conn) error {
 // Write implements net.Conn.
 func (c *guestConn) Write(p []byte) (int, error) {
 	c.mu.Lock()
-	conn, accepted := c.conn, c.accepted
+	conn, proven := c.conn, c.proven
 	c.mu.Unlock()
 	n, err := conn.Write(p)
-	if err == nil || accepted || c.ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
+	if err == nil || proven || c.ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		return n, err
 	}
 	return len(p), nil // lost with the connection that was refused

@@ -31,6 +31,7 @@ type playedGuest struct {
 	mu      sync.Mutex
 	changed *sync.Cond
 	paused  bool
+	resets  bool     // the next connection is reset after it was accepted, as after a restore
 	conn    net.Conn // of the pipe; nil while no host is there
 }
 
@@ -79,6 +80,14 @@ func (g *playedGuest) serve(conn net.Conn) {
 		return
 	}
 	if _, err := fmt.Fprintf(conn, "OK %d\n", 1<<30); err != nil {
+		return
+	}
+	g.mu.Lock()
+	resets := g.resets
+	g.resets = false
+	g.mu.Unlock()
+	if resets {
+		_ = conn.Close()
 		return
 	}
 	if port == guestproto.CardPort {
@@ -197,6 +206,7 @@ func (g *playedGuest) load(memory *os.File) error {
 	g.mu.Lock()
 	g.paused = true
 	g.begun = time.Time{} // it listens
+	g.resets = true
 	g.mu.Unlock()
 	if err := g.guest.Remember([]byte(text)); err != nil {
 		return err
