@@ -50,7 +50,7 @@ func TestWorstGuest(t *testing.T) {
 	}
 	serve("done")
 	serve("linked")
-	deeds(t, filepath.Join(workspace, "done"))
+	deeds(t, filepath.Join(workspace, "linked"))
 	if last := h.ask(url); last.born != first.born {
 		t.Error("the neighbour was started again")
 	}

@@ -1,6 +1,6 @@
 """The worst guest: does all that a guest can do to others for argv[1] seconds, and writes to
 /workspace how often it did each. Then it takes the host's link from PID 1 and writes garbage."""
-import ctypes, json, mmap, os, random, signal, socket, subprocess, sys, threading, time
+import ctypes, json, os, random, signal, socket, sys, threading, time, traceback
 
 end = time.monotonic() + float(sys.argv[1])
 done = dict.fromkeys(("fork", "memory", "disk", "files", "log", "api", "gateway", "workspace", "link"), 0)
@@ -21,15 +21,24 @@ def loop(what, one):
     while time.monotonic() < end:
         try:
             one()
-        except (OSError, ValueError, subprocess.SubprocessError):
+        except OSError:
             time.sleep(0.01)
         done[what] += 1
 
 
-def fork():  # each makes more until nothing goes any more
-    bomb = "b() { b | b & }; echo 1000 > /proc/self/oom_score_adj; ulimit -u 2000; b; sleep 1"
-    subprocess.run(["timeout", "-s", "KILL", "3", "setsid", "sh", "-c", bomb], stderr=subprocess.DEVNULL, timeout=5)
-    subprocess.run(["pkill", "-KILL", "-x", "sh"], timeout=5)
+def fork():  # each makes more, as long as it can and for a second
+    until = time.monotonic() + 1
+    pid = os.fork()
+    if pid == 0:
+        expendable()
+        while time.monotonic() < until:
+            try:
+                os.fork()
+            except OSError:
+                pass
+        os._exit(0)
+    os.waitpid(pid, 0)
+    time.sleep(0.5)
 
 
 def memory():
@@ -117,6 +126,9 @@ for t in threads:
 for t in threads:
     t.join()
 note("done")
-link()
+try:
+    link()
+except Exception:
+    done["error"] = traceback.format_exc()
 note("linked")
 signal.pause()
