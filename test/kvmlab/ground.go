@@ -67,9 +67,16 @@ func (o *outer) wrap(ctx context.Context) error {
 	script := `#!/bin/sh
 # The driver asks for all that can be emulated, "max", but QEMU does not count SVM to it. And
 # it knows of no disk but the instance's.
+#
+# VMRUN sets a bit of a word in which another thread notes interrupts, and may so lose one. A
+# timer that is set anew by each of its interrupts then never fires again, and the lab stands
+# still. One that ticks by itself brings with its next tick what was lost.
 for arg; do
 	shift
-	[ "$arg" = max ] && arg=max,+svm
+	case $arg in
+	max) arg=max,+svm ;;
+	console=*) arg="$arg nohz=off highres=off" ;;
+	esac
 	set -- "$@" "$arg"
 done
 exec ` + quote(path) + ` "$@" -drive if=none,id=payload,format=raw,readonly=on,file=` + quote(strings.ReplaceAll(filepath.Join(o.state, diskName), ",", ",,")) +

@@ -13,10 +13,9 @@ import (
 	"time"
 )
 
-// The lab's machine: as small as the tests allow. With a second CPU, which runs at the same time as
-// the first, QEMU's emulation of SVM gets stuck within minutes.
+// The lab's machine: as small as the tests allow.
 const (
-	labCPUs   = "1"
+	labCPUs   = "2"
 	labMemory = "4G"
 	labDisk   = "24G"
 )
