@@ -50,7 +50,7 @@ func readConfiguration(t *testing.T) configuration {
 var places = map[string]string{
 	"aegis": "bin", "aegisd": "bin", "aegis-mcp": "bin",
 	"aegis-harness": "lib/aegisvm", "aegis-mcp-guest": "lib/aegisvm", "aegis-agent": "lib/aegisvm",
-	"aegis-gateway": "lib/aegisvm",
+	"aegis-gateway": "lib/aegisvm", "aegis-vmm-worker": "lib/aegisvm",
 }
 
 // guests are programs of the guest, Linux ones on all hosts.

@@ -44,7 +44,7 @@ func dist(t *testing.T) (dir, version string) {
 // lists are the files of packages below their prefix, those of manual pages left out.
 var lists = map[string][]string{
 	"aegisvm": {
-		"bin/aegis", "bin/aegis-mcp", "bin/aegisd", "lib/aegisvm/aegis-harness", "lib/aegisvm/aegis-mcp-guest",
+		"bin/aegis", "bin/aegis-mcp", "bin/aegisd", "lib/aegisvm/aegis-harness", "lib/aegisvm/aegis-mcp-guest", "lib/aegisvm/aegis-vmm-worker",
 		"share/bash-completion/completions/aegis", "share/doc/aegisvm/NOTICES", "share/doc/aegisvm/copyright",
 		"share/fish/vendor_completions.d/aegis.fish",
 	},
