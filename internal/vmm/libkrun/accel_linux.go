@@ -78,7 +78,7 @@ func (d *Driver) tryOnce(ctx context.Context, o *Options) (probe.Verdict, error)
 	if s.Dir == "" {
 		s.Dir = probe.DefaultDir()
 	}
-	key := fmt.Sprintf("kvm; kernel %x; libkrun %s at %s; account %+v", digest, d.version, d.library, d.account)
+	key := fmt.Sprintf("kvm; kernel %x; libkrun %s at %s; account %+v", digest, d.version, d.path, d.account)
 	return s.Once(ctx, key, func(ctx context.Context) (probe.Verdict, error) { return d.tryKVM(ctx, o.Kernel) })
 }
 

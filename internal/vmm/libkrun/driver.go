@@ -31,7 +31,7 @@ type Options struct {
 // Driver runs machines with libkrun. It implements vmm.Driver.
 type Driver struct {
 	worker  string
-	library string
+	path    string
 	version string
 	why     string
 	account *recipe.Account

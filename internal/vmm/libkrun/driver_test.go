@@ -316,13 +316,13 @@ func TestLibraries(t *testing.T) {
 	if err := os.WriteFile(text, []byte("not a library"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ what, library, want string }{
+	for _, c := range []struct{ what, path, want string }{
 		{"old", stub(t, "OLD"), "is too old: it lacks krun_add_console_port_inout"},
 		{"bare", stub(t, "BARE"), "was built without: net"},
 		{"missing", filepath.Join(t.TempDir(), "libkrun.so.1"), "libkrun cannot be loaded"},
 		{"text", text, "libkrun cannot be loaded"},
 	} {
-		_, err := tryStub(t, c.library)
+		_, err := tryStub(t, c.path)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.what, err, c.want)
 			continue

@@ -52,7 +52,7 @@ func (d *Driver) find(ctx context.Context, named string) error {
 		case len(f.Lacks) > 0:
 			return errBuild(name, f)
 		}
-		d.library, d.version = name, f.Version
+		d.path, d.version = name, f.Version
 		if d.version == "" {
 			d.version = unknownVersion
 		}

@@ -34,7 +34,7 @@ const stdin = 0
 func (d *Driver) prepare(f *folder, spec *vmm.Spec) (*launch, error) {
 	l := &launch{files: []*os.File{stdin: nil}}
 	l.recipe = recipe.Recipe{
-		Library: d.library, ID: spec.ID, VCPUs: max(1, spec.VCPUs), Memory: mebibytes(spec.Memory),
+		Library: d.path, ID: spec.ID, VCPUs: max(1, spec.VCPUs), Memory: mebibytes(spec.Memory),
 		Account: d.account, Cmdline: commandLine(spec),
 	}
 	if spec.Network {
