@@ -114,13 +114,13 @@ func (r *reader) all(ctx context.Context) iter.Seq2[api.Frame, error] {
 // look returns what there is now, deltas among the frames where they came, and moves on
 // behind it.
 func (r *reader) look(ctx context.Context) ([]api.Frame, error) {
-	var deltas []delta
-	if r.live { // before the frames: so no delta is newer than all that is read
-		deltas = r.line.deltasSince(r.next)
-	}
 	page, err := r.tether.rows.Frames(ctx, string(r.line.id), r.q)
 	if err != nil {
 		return nil, err
+	}
+	var deltas []delta
+	if r.live { // behind the frames: so all are there that came before one of these
+		deltas = r.line.deltasSince(r.next)
 	}
 	r.q.After = page.Covered
 	return r.merge(page, deltas), nil

@@ -278,20 +278,25 @@ func TestWatermarks(t *testing.T) {
 	}
 }
 
-// meddler is rows that do something right behind a read.
+// meddler is rows that do something right ahead of a read, or behind it, once.
 type meddler struct {
 	Rows
 
-	behind func()
+	ahead, behind func()
 }
 
 func (m *meddler) Frames(ctx context.Context, id string, q message.Query) (message.Page, error) {
+	once(&m.ahead)
 	page, err := m.Rows.Frames(ctx, id, q)
-	if do := m.behind; do != nil {
-		m.behind = nil
-		do()
-	}
+	once(&m.behind)
 	return page, err
+}
+
+func once(do *func()) {
+	if f := *do; f != nil {
+		*do = nil
+		f()
+	}
 }
 
 // TestBetweenLookAndWait stores a frame when a reader has looked and does not wait yet. It
@@ -300,7 +305,7 @@ func TestBetweenLookAndWait(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world, b *box) {
 		t.Helper()
 		begin := time.Now()
-		w.rows = &meddler{w.rows, func() { w.emit(b, done("s", "polled", "")) }}
+		w.rows = &meddler{Rows: w.rows, behind: func() { w.emit(b, done("s", "polled", "")) }}
 		page, err := w.Poll(t.Context(), "a", all, MaxWait)
 		if err != nil || len(page.Frames) != 1 || textOf(page.Frames[0]) != "polled" || time.Since(begin) != 0 {
 			t.Errorf("%+v, %v after %v", page, err, time.Since(begin))
@@ -309,7 +314,7 @@ func TestBetweenLookAndWait(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.rows = &meddler{w.rows, func() {
+		w.rows = &meddler{Rows: w.rows, behind: func() {
 			w.emit(b, part("s", "first"))
 			w.emit(b, done("s", "then", ""))
 		}}
@@ -324,6 +329,34 @@ func TestBetweenLookAndWait(t *testing.T) {
 		}
 		if !slices.Equal(got, []string{"first", "then"}) || time.Since(begin) != 0 {
 			t.Errorf("streamed %q after %v", got, time.Since(begin))
+		}
+	})
+}
+
+// TestWithinALook has an answer begin and end while a reader looks: its delta comes before
+// its end, or a chat would take it for the begin of another answer.
+func TestWithinALook(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world, b *box) {
+		t.Helper()
+		frames, err := w.Stream(t.Context(), "a", after(0), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.rows = &meddler{Rows: w.rows, ahead: func() {
+			w.emit(b, part("s", "a part"))
+			w.emit(b, done("s", "the whole", ""))
+		}}
+		var got []string
+		for f, err := range frames {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got = append(got, textOf(f)); len(got) == 2 {
+				break
+			}
+		}
+		if !slices.Equal(got, []string{"a part", "the whole"}) {
+			t.Errorf("streamed %q", got)
 		}
 	})
 }
