@@ -215,11 +215,13 @@ func TestAddedTogether(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		if added.Load() != MaxPerInstance || refused.Load() != MaxPerInstance || len(w.entries) != MaxPerInstance {
 			t.Errorf("%d added, %d refused, %d stored", added.Load(), refused.Load(), len(w.entries))
 		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
 		if len(w.runs) != MaxPerInstance {
 			t.Errorf("%d ran", len(w.runs))
 		}
